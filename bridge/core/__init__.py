@@ -1,0 +1,1 @@
+"""Decisions without I/O, clock, randomness or environment: plain values in, plain values out."""

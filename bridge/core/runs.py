@@ -1,0 +1,257 @@
+"""The run record and its life: accepted, running, closed. Every change is a function from a record to a record.
+
+All changes are idempotent: applied to a record that has them already they return it unchanged, so a writer
+that lost its answer, or met a conflict, applies them again to what it reads (design.md, The record).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from bridge.core.events import Event
+from bridge.core.verdicts import Verdict
+
+
+class Phase(StrEnum):
+    """Where a run is in its life."""
+
+    ACCEPTED = "accepted"
+    RUNNING = "running"
+    CLOSED = "closed"
+
+
+class Kind(StrEnum):
+    """Why an attempt exists, and what an act asks for. `FIRST` is no act; `CANCEL` makes no attempt."""
+
+    FIRST = "first"
+    RETRY = "retry"
+    RERUN = "rerun"
+    CANCEL = "cancel"
+
+
+@dataclass(frozen=True)
+class Act:
+    """What a person asked for: the one way in which a run can be moved from outside."""
+
+    kind: Kind
+    request: str
+    """Makes a repeated request recognisable."""
+    follows: int
+    """The attempt that whoever asked was looking at."""
+    who: str = ""
+    source: str = ""
+    """From where: `cli`, `api`, …"""
+    at: float = 0.0
+    only: tuple[str, ...] = ()
+    """Retry these steps alone; empty is all that did not succeed."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One Workflow of a run. It is written into the record before its Workflow is created."""
+
+    n: int
+    kind: Kind
+    epoch: int
+    """The attempt that began the epoch (design.md: `from`); builds of an older epoch do not count."""
+    begun: float
+    only: tuple[str, ...] = ()
+    steps: tuple[str, ...] = ()
+    """The step names of the template at submission."""
+    uid: str = ""
+    """The Workflow's; empty until it is known to be created."""
+    submitted: float | None = None
+    """When the controller began to count the deadline."""
+    rung: int = 0
+    """How many rungs of the escalation have been taken."""
+    ended: float | None = None
+    verdict: Verdict | None = None
+    reason: str = ""
+    """Why, for people; at most a line."""
+
+
+@dataclass(frozen=True)
+class StepState:
+    """What the record remembers of a step's builds in an epoch, because builds are swept away."""
+
+    succeeded: int | None = None
+    """The number of a build that succeeded."""
+    highest: int = 0
+    """The highest number ever used."""
+    unhandled: bool = False
+    """It succeeded only because nobody handles its events and the pipeline allows that."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A commit status."""
+
+    context: str
+    state: str
+    """`pending`, `success`, `failure` or `error`."""
+    description: str
+    attempt: int
+
+
+@dataclass(frozen=True)
+class State:
+    """What the controller remembers of a run."""
+
+    attempts: tuple[Attempt, ...] = ()
+    steps: Mapping[tuple[int, str], StepState] = field(default_factory=dict)
+    """By (epoch, step)."""
+    reported: Report | None = None
+    """The last status that the git host or the board acknowledged."""
+    reported_to: str = ""
+    """Who acknowledged it: `github`, `board`."""
+    report_given_up: Report | None = None
+    """A status that cannot be delivered, whatever is done."""
+    report_error: str = ""
+    """Why the last post did not work, for people."""
+    report_after: float = 0.0
+    """Do not post before this time."""
+    report_failures: int = 0
+    """Posts in a row that did not work."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One event × one pipeline. `event` here never holds the payload: ask `Runs.payload` for it."""
+
+    id: str
+    pipeline: str
+    event: Event
+    context: str
+    """The context of its commit status."""
+    digest: str
+    """A hash of the event with its payload: the same delivery with another body is told apart."""
+    accepted: float
+    phase: Phase = Phase.ACCEPTED
+    verdict: Verdict | None = None
+    reason: str = ""
+    closed: float | None = None
+    acts: tuple[Act, ...] = ()
+    state: State = State()
+    version: str = ""
+    """What a change must find unchanged; the store's business."""
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The newest attempt."""
+        return self.state.attempts[-1] if self.state.attempts else None
+
+    def attempt_numbered(self, n: int) -> Attempt | None:
+        """Attempt `n`, if the record has it."""
+        return next((attempt for attempt in self.state.attempts if attempt.n == n), None)
+
+    @property
+    def waiting_act(self) -> Act | None:
+        """The retry or rerun that follows the newest attempt, the earliest asked for. One that follows an
+        older attempt has its successor already and waits no more."""
+        return self._waiting({Kind.RETRY, Kind.RERUN})
+
+    @property
+    def waiting_cancel(self) -> Act | None:
+        """The cancel of the newest attempt."""
+        return self._waiting({Kind.CANCEL})
+
+    def _waiting(self, kinds: set[Kind]) -> Act | None:
+        newest = self.attempt.n if self.attempt else 0
+        return next((act for act in self.acts if act.kind in kinds and act.follows == newest), None)
+
+    def step(self, epoch: int, step: str) -> StepState:
+        """What is remembered of `step` in `epoch`."""
+        return self.state.steps.get((epoch, step), StepState())
+
+
+def with_act(run: Run, act: Act) -> Run:
+    """`run` with one more act; the same request is kept once."""
+    if any(known.request == act.request for known in run.acts):
+        return run
+    return replace(run, acts=(*run.acts, act))
+
+
+def with_attempt(run: Run, attempt: Attempt) -> Run:
+    """`run` with a new attempt begun, open again if it was closed."""
+    if run.attempt is not None and run.attempt.n >= attempt.n:
+        return run
+    state = replace(
+        run.state,
+        attempts=(*run.state.attempts, attempt),
+        report_given_up=None,
+        report_error="",
+        report_after=0.0,
+        report_failures=0,
+    )
+    return replace(run, phase=Phase.RUNNING, verdict=None, reason="", closed=None, state=state)
+
+
+def with_submission(run: Run, n: int, *, uid: str, at: float) -> Run:
+    """`run` knowing the Workflow of attempt `n`; the first knowledge stands."""
+    attempt = run.attempt_numbered(n)
+    if attempt is None or attempt.uid:
+        return run
+    return _with_changed(run, replace(attempt, uid=uid, submitted=at))
+
+
+def with_rung(run: Run, n: int, rung: int) -> Run:
+    """`run` with `rung` rungs of the escalation of attempt `n` taken."""
+    attempt = run.attempt_numbered(n)
+    if attempt is None or attempt.rung >= rung:
+        return run
+    return _with_changed(run, replace(attempt, rung=rung))
+
+
+def with_end(run: Run, n: int, *, verdict: Verdict, reason: str, at: float) -> Run:
+    """`run` with attempt `n` ended; the first verdict stands."""
+    attempt = run.attempt_numbered(n)
+    if attempt is None or attempt.verdict is not None:
+        return run
+    return _with_changed(run, replace(attempt, verdict=verdict, reason=reason, ended=at))
+
+
+def with_step(run: Run, epoch: int, step: str, seen: StepState) -> Run:
+    """`run` remembering what was seen of a step's builds; numbers only grow and a success stays."""
+    known = run.step(epoch, step)
+    merged = StepState(
+        succeeded=known.succeeded if known.succeeded is not None else seen.succeeded,
+        highest=max(known.highest, seen.highest),
+        unhandled=known.unhandled or seen.unhandled,
+    )
+    if merged == known:
+        return run
+    steps = {**run.state.steps, (epoch, step): merged}
+    return replace(run, state=replace(run.state, steps=steps))
+
+
+def with_report(run: Run, report: Report, *, to: str) -> Run:
+    """`run` with `report` acknowledged."""
+    state = replace(
+        run.state, reported=report, reported_to=to, report_error="", report_after=0.0, report_failures=0
+    )
+    return replace(run, state=state)
+
+
+def with_report_put_off(run: Run, *, error: str, until: float) -> Run:
+    """`run` with its next post not before `until`."""
+    failures = run.state.report_failures + 1
+    state = replace(run.state, report_error=error, report_after=until, report_failures=failures)
+    return replace(run, state=state)
+
+
+def with_report_given_up(run: Run, report: Report, *, error: str) -> Run:
+    """`run` with a status that is not tried again."""
+    return replace(run, state=replace(run.state, report_given_up=report, report_error=error))
+
+
+def closed(run: Run, *, at: float) -> Run:
+    """`run` closed with its newest attempt's verdict. An attempt that has not ended cannot be closed."""
+    attempt = run.attempt
+    if run.phase is Phase.CLOSED or attempt is None or attempt.verdict is None:
+        return run
+    return replace(run, phase=Phase.CLOSED, verdict=attempt.verdict, reason=attempt.reason, closed=at)
+
+
+def _with_changed(run: Run, changed: Attempt) -> Run:
+    attempts = tuple(changed if attempt.n == changed.n else attempt for attempt in run.state.attempts)
+    return replace(run, state=replace(run.state, attempts=attempts))

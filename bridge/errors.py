@@ -1,0 +1,103 @@
+"""The exception family of bridge.
+
+Expected results are values (an ignored event, a failed build); an exception means that something
+could not be found out, or may not be done::
+
+    BridgeError
+      EventRejected        what came in is refused; nothing was stored
+        BadSignature         nobody who knows the secret sent this
+        UnreadableEvent      not what its route promises
+        TooLarge             over a limit of bytes
+        KeyReused            same Idempotency-Key, another body
+      Misconfigured        a person has to change something
+        UnknownProject
+        BadPipeline
+        BadProject
+        BadSettings
+      EngineError          the world behind a port said no, or nothing
+        NotFound
+        Conflict             it is there already, or it changed meanwhile
+        Forbidden
+        Unavailable          ask again later
+      StatusNotPosted      the git host did not take a status
+"""
+
+
+class BridgeError(Exception):
+    """The root: everything that bridge raises on purpose."""
+
+
+class EventRejected(BridgeError):
+    """An incoming event is refused and nothing was stored."""
+
+
+class BadSignature(EventRejected):
+    """No active secret verifies this body."""
+
+
+class UnreadableEvent(EventRejected):
+    """The request is not what its route promises."""
+
+
+class TooLarge(EventRejected):
+    """The body or what would be stored of it is over a limit."""
+
+
+class KeyReused(EventRejected):
+    """An Idempotency-Key was seen before with another body."""
+
+
+class Misconfigured(BridgeError):
+    """A person has to change a file, a setting or a project."""
+
+
+class UnknownProject(Misconfigured):
+    """There is no project of this name."""
+
+
+class BadPipeline(Misconfigured):
+    """A pipeline file or WorkflowTemplate cannot be used; the message names file, field and remedy."""
+
+
+class BadProject(Misconfigured):
+    """A project's configuration cannot be used; the message names file, field and remedy."""
+
+
+class BadSettings(Misconfigured):
+    """A setting is missing or wrong; the message names the variable."""
+
+
+class EngineError(BridgeError):
+    """The world behind a port refused or did not answer."""
+
+
+class NotFound(EngineError):
+    """What was asked for is not there, on a consistent read."""
+
+
+class Conflict(EngineError):
+    """It exists already, or it changed since it was read."""
+
+
+class Forbidden(EngineError):
+    """These credentials may not do this."""
+
+
+class Unavailable(EngineError):
+    """No usable answer; asking again later may help."""
+
+
+class StatusNotPosted(BridgeError):
+    """The git host did not take a commit status.
+
+    Args:
+        message: what was tried, what came back, the next move.
+        permanent: asking again cannot help (404, 410, 422).
+        retry_after_seconds: what the host asked for, if it did.
+
+    """
+
+    def __init__(self, message: str, *, permanent: bool = False, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_after_seconds = retry_after_seconds

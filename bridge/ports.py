@@ -1,0 +1,223 @@
+"""The seams between deciding and the world: few small Protocols, implemented per world (one machine, cluster).
+
+Every implementation passes the contract tests in tests/contracts. No other exception than `bridge.errors`
+leaves an implementation. Methods marked `@writes` have an effect; each is idempotent or says Conflict, because
+the process may die before, in or after it, and whoever comes next calls it again. Crash tests are generated
+from the marks.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from bridge.core.builds import Build, BuildSpec, Ending, Outcome
+from bridge.core.executions import Execution
+from bridge.core.pipelines import Pipeline
+from bridge.core.projects import Project
+from bridge.core.runs import Report, Run
+
+_Method = TypeVar("_Method", bound=Callable[..., object])
+
+
+def writes(method: _Method) -> _Method:
+    """Mark a port's method that has an effect."""
+    method.__writes__ = True  # type: ignore[attr-defined]
+    return method
+
+
+def writing_methods(port: type) -> tuple[str, ...]:
+    """The names of a Protocol's methods that are marked with `writes`, in order."""
+    return tuple(name for name, member in vars(port).items() if getattr(member, "__writes__", False))
+
+
+@dataclass(frozen=True)
+class Created:
+    """The answer of `Runs.create`."""
+
+    run: Run
+    duplicate: bool
+    """It was there already; `run` is what is stored."""
+
+
+@dataclass(frozen=True)
+class RunFilter:
+    """What a list shows; an empty field filters nothing."""
+
+    project: str = ""
+    pipeline: str = ""
+    sha: str = ""
+    context: str = ""
+    pull_request: int | None = None
+    open_only: bool = False
+    limit: int = 0
+    """At most so many, the newest; 0 is all."""
+
+
+class Runs(Protocol):
+    """The records: durable before they answer, never lost."""
+
+    @writes
+    def create(self, run: Run, payload: bytes) -> Created:
+        """Store a new record. If its id is taken, answer the stored one as a duplicate and change nothing.
+
+        Raises Unavailable when it cannot be told to be stored.
+        """
+        ...
+
+    def read(self, run_id: str) -> Run:
+        """The record, on a consistent read. Raises NotFound."""
+        ...
+
+    def payload(self, run_id: str) -> bytes:
+        """The event's payload, whole. Raises NotFound."""
+        ...
+
+    def list(self, wanted: RunFilter) -> list[Run]:
+        """Records without their payloads, the newest first."""
+        ...
+
+    @writes
+    def change(self, run_id: str, change: Callable[[Run], Run]) -> Run:
+        """Apply a pure, idempotent change to the record as it is now, again if somebody else was faster.
+
+        Answers what is stored then. Raises NotFound.
+        """
+        ...
+
+    @writes
+    def forget(self, run_id: str) -> None:
+        """Remove the record and its payload; gone already is fine."""
+        ...
+
+
+class Pipelines(Protocol):
+    """The pipelines there are."""
+
+    def all(self) -> list[Pipeline]:
+        """Every readable pipeline, by name."""
+        ...
+
+    def read(self, name: str) -> Pipeline:
+        """One of them. Raises NotFound, or BadPipeline with the reason."""
+        ...
+
+
+class Projects(Protocol):
+    """The Brigade projects there are."""
+
+    def read(self, name: str) -> Project:
+        """By name (`acme/widgets`). Raises UnknownProject."""
+        ...
+
+    def read_by_id(self, project_id: str) -> Project:
+        """By id (`brigade-…`). Raises UnknownProject."""
+        ...
+
+    def all(self) -> list[Project]:
+        """Every readable project, by name."""
+        ...
+
+
+class Engine(Protocol):
+    """Who executes an attempt's Workflow. Workflows are known by their name (`names.workflow_name`)."""
+
+    @writes
+    def submit(self, run: Run, attempt: int) -> str:
+        """Create the attempt's Workflow; answers its uid. If it is there already, answers that one's.
+
+        Raises BadPipeline when the template is missing or cannot be run, and nothing will change that by itself.
+        """
+        ...
+
+    def observe(self, run: Run, attempt: int) -> Execution | None:
+        """What is there now, on a consistent read; None if nothing is."""
+        ...
+
+    @writes
+    def touch(self, run: Run, attempt: int) -> None:
+        """Make the engine look at it again. It being gone is fine, here and below."""
+        ...
+
+    @writes
+    def stop(self, run: Run, attempt: int) -> None:
+        """End its steps, run its exit handler; also when it is suspended."""
+        ...
+
+    @writes
+    def terminate(self, run: Run, attempt: int) -> None:
+        """End its steps and its exit handler; also when it is suspended."""
+        ...
+
+    @writes
+    def delete(self, run: Run, attempt: int) -> None:
+        """Remove it."""
+        ...
+
+
+class Builds(Protocol):
+    """The Brigade builds of runs."""
+
+    def find(self, run_id: str, *, epoch: int | None = None, step: str | None = None) -> list[Build]:
+        """The builds of a run (or of one epoch, one step), by step and number, on a consistent read."""
+        ...
+
+    def highest(self, run_id: str, *, epoch: int, step: str) -> int:
+        """The highest number of which anything at all is left (Secret, pod, volume, folder); 0 if nothing."""
+        ...
+
+    @writes
+    def create(self, spec: BuildSpec) -> None:
+        """Ask for a build. Raises Conflict if the id was ever used and something of it is left."""
+        ...
+
+    @writes
+    def give_up(self, build: Build, *, reason: str, ending: Ending) -> None:
+        """End a build for good: the tombstone first, then its worker and jobs. The first reason stands, and a
+        build that has ended by itself keeps its end."""
+        ...
+
+    @writes
+    def record(self, build: Build, outcome: Outcome) -> Outcome:
+        """Write what a build came to; answers what stands, which is the first writing."""
+        ...
+
+    def log(self, build: Build) -> str | None:
+        """The worker's log so far, or its last megabytes; None if it cannot be read any more."""
+        ...
+
+    def follow(self, build: Build, *, offset: int) -> tuple[bytes, int]:
+        """The log's bytes from `offset` on (maybe none yet), and the offset to ask from next."""
+        ...
+
+    @writes
+    def forget(self, run_id: str) -> None:
+        """Remove all builds of a run that is being forgotten."""
+        ...
+
+
+class Reports(Protocol):
+    """Where commit statuses go."""
+
+    @writes
+    def post(self, run: Run, report: Report, *, url: str) -> str:
+        """Deliver a status; answers who took it (`github`, `board`). Repeating it is harmless.
+
+        Raises StatusNotPosted.
+        """
+        ...
+
+
+class Clock(Protocol):
+    """Time, injected."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds of this process's own time, which nobody turns back."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        ...
