@@ -1,0 +1,1 @@
+"""What shows bridge at work on one machine: a GitHub to talk to."""
