@@ -58,6 +58,14 @@ class Attempt:
     only: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     """The step names of the template at submission."""
+    timeout_seconds: float = 7200.0
+    """The pipeline's run timeout when it began; counted from `submitted`."""
+    on_failure: str = ""
+    """The event to fire when it did not succeed; empty is none."""
+    on_success: str = ""
+    """The event to fire when it succeeded; empty is none."""
+    exit_timeout_seconds: float = 600.0
+    """How long that event's build may run."""
     uid: str = ""
     """The Workflow's; empty until it is known to be created."""
     submitted: float | None = None

@@ -1,0 +1,101 @@
+"""How an attempt ended: its verdict and the reason, from the root node and the builds, never from the phase."""
+
+from collections.abc import Iterable, Sequence
+
+from bridge.core import names
+from bridge.core.builds import Build, Ending
+from bridge.core.executions import Execution, Node, NodePhase
+from bridge.core.runs import Attempt, Run
+from bridge.core.steps import ExitCode
+from bridge.core.verdicts import Verdict
+
+End = tuple[Verdict, str]
+
+_VERDICT_OF_CODE = {
+    ExitCode.FAILED: Verdict.FAILED,
+    ExitCode.NO_HANDLER: Verdict.FAILED,
+    ExitCode.TIMED_OUT: Verdict.TIMED_OUT,
+}
+_GRAVITY = (Verdict.FAILED, Verdict.TIMED_OUT, Verdict.ERROR)
+"""Of several steps that did not succeed, the first of these is what the run says."""
+
+
+def root_end(run: Run, attempt: Attempt, execution: Execution, builds: Sequence[Build]) -> End:
+    """The end of an attempt whose root node has ended."""
+    if execution.root is NodePhase.SUCCEEDED:
+        if _fired(attempt, builds):
+            return Verdict.FAILED, f"{attempt.on_failure} was fired before its steps succeeded"
+        return Verdict.SUCCEEDED, _nothing_to_do(run, attempt)
+    if all_steps_succeeded(run, attempt, builds) and not _fired(attempt, builds):
+        return Verdict.SUCCEEDED, ""
+    found = [_node_end(attempt, node, builds) for node in execution.nodes if _failed(node)]
+    answered = [end for end in found if end is not None]
+    for verdict in _GRAVITY[:2]:
+        chosen = next((end for end in answered if end[0] is verdict), None)
+        if chosen is not None:
+            return chosen
+    if attempt.rung > 0 or "deadline" in execution.message.lower():
+        return Verdict.TIMED_OUT, _too_long(attempt)
+    if "strategy" in execution.message or "terminat" in execution.message.lower():
+        return Verdict.CANCELLED, f"the workflow was stopped: {execution.message}"
+    if answered:
+        return answered[0]
+    return Verdict.ERROR, execution.message or "the workflow failed and no step says why"
+
+
+def gone_end(run: Run, attempt: Attempt, execution: Execution | None, builds: Sequence[Build]) -> End:
+    """The end of an attempt whose Workflow is gone, being deleted or invalid: succeeded only if every one of its
+    steps is known to have succeeded."""
+    if all_steps_succeeded(run, attempt, builds) and not _fired(attempt, builds):
+        return Verdict.SUCCEEDED, ""
+    if attempt.rung > 0:
+        return Verdict.TIMED_OUT, _too_long(attempt)
+    if execution is not None and execution.invalid:
+        return Verdict.ERROR, f"the workflow cannot be run: {execution.invalid}"
+    return Verdict.CANCELLED, "the workflow was deleted"
+
+
+def all_steps_succeeded(run: Run, attempt: Attempt, builds: Iterable[Build]) -> bool:
+    """Whether every step that the template had at submission has a success on record or on a build."""
+    succeeded = {
+        build.step
+        for build in builds
+        if build.epoch == attempt.epoch and build.outcome is not None and build.outcome.ending is Ending.SUCCEEDED
+    }
+    remembered = {step for step in attempt.steps if run.step(attempt.epoch, step).succeeded is not None}
+    return bool(attempt.steps) and set(attempt.steps) <= succeeded | remembered
+
+
+def _fired(attempt: Attempt, builds: Iterable[Build]) -> bool:
+    """Whether the failure event of this attempt exists: then it cannot become succeeded."""
+    return any(build.step == names.exit_step(attempt.n) and build.event == attempt.on_failure for build in builds)
+
+
+def _nothing_to_do(run: Run, attempt: Attempt) -> str:
+    states = [run.step(attempt.epoch, step) for step in attempt.steps]
+    if states and all(state.unhandled and state.succeeded is None for state in states):
+        return f"nothing to do: brigade.js has no handler for {run.event.type}"
+    return ""
+
+
+def _too_long(attempt: Attempt) -> str:
+    return f"timed out: not finished {attempt.timeout_seconds:g} s after it was submitted"
+
+
+def _failed(node: Node) -> bool:
+    return node.phase in {NodePhase.FAILED, NodePhase.ERROR}
+
+
+def _node_end(attempt: Attempt, node: Node, builds: Sequence[Build]) -> End | None:
+    """The end that a step's node stands for."""
+    verdict = _VERDICT_OF_CODE.get(node.exit_code if node.exit_code is not None else -1, Verdict.ERROR)
+    newest = next(
+        (build for build in reversed(builds) if build.epoch == attempt.epoch and build.step == node.step), None
+    )
+    told = newest.outcome.reason if newest is not None and newest.outcome is not None else node.message
+    number = f" (build {newest.number})" if newest is not None else ""
+    return verdict, f"step {node.step} {_word(verdict)}{number}: {told or node.message or 'no reason given'}"
+
+
+def _word(verdict: Verdict) -> str:
+    return "could not be answered" if verdict is Verdict.ERROR else verdict.value.replace("_", " ")

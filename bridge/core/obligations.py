@@ -1,0 +1,347 @@
+"""What the world still owes a run: `owed(run, seen) → actions`, and nothing more once nothing is owed.
+
+Level-triggered: it remembers no event, only compares what is with what should be, so asking twice, or after a
+restart, is harmless. The actions come in the order in which they are to be applied; each is idempotent.
+"""
+
+from dataclasses import dataclass, replace
+
+from bridge.core import names
+from bridge.core.builds import Build, BuildPhase, Ending
+from bridge.core.endings import gone_end, root_end
+from bridge.core.executions import Execution
+from bridge.core.exits import exit_event_of
+from bridge.core.pipelines import Pipeline
+from bridge.core.reports import final_report, pending_report
+from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, StepState
+from bridge.core.verdicts import Verdict
+
+RUNG_SECONDS = 60.0
+"""Between two rungs of the escalation past a deadline."""
+TOUCH, STOP, TERMINATE, DELETE = 1, 2, 3, 4
+"""The rungs, in order (facts/argo.md: what ends a Workflow that does not end by itself)."""
+LINGER_SECONDS = 180.0
+"""How long a Workflow may outlive its root node, behind its exit pod."""
+START_SECONDS = 300.0
+"""How long an exit event's build may wait for its worker."""
+LOST_EXIT_BUILDS = 5
+"""How often an exit event's lost build is made again."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was observed of a run's surroundings, just now."""
+
+    now: float
+    pipeline: Pipeline | None
+    """None: there is none of this name, or it cannot be read."""
+    execution: Execution | None
+    """Of the newest attempt; None: nothing is there."""
+    builds: tuple[Build, ...]
+    """All of the run's."""
+    speaks: bool = True
+    """No run with the same sha and context was accepted later: this one may post its status."""
+    retention_seconds: float | None = None
+    """Closed for so long, a run is forgotten; None: never."""
+    pipeline_error: str = ""
+
+
+@dataclass(frozen=True)
+class Begin:
+    """Write a new attempt into the record."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Create the attempt's Workflow and write down its uid."""
+
+    n: int
+
+
+@dataclass(frozen=True)
+class Escalate:
+    """Take a rung: make the Workflow end."""
+
+    n: int
+    rung: int
+
+
+@dataclass(frozen=True)
+class Settle:
+    """A build ended and nobody wrote down what it came to: read its log and do it."""
+
+    build: Build
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Remember in the record what is known of a step's builds."""
+
+    epoch: int
+    step: str
+    seen: StepState
+
+
+@dataclass(frozen=True)
+class End:
+    """Write the attempt's verdict into the record."""
+
+    n: int
+    verdict: Verdict
+    reason: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """End a build for good."""
+
+    build: Build
+    ending: Ending
+    reason: str
+
+
+@dataclass(frozen=True)
+class Fire:
+    """Create the exit event's build."""
+
+    n: int
+    event: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Post:
+    """Deliver a commit status."""
+
+    report: Report
+
+
+@dataclass(frozen=True)
+class Close:
+    """Close the run."""
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Remove the run, its builds and its Workflows."""
+
+
+Action = Begin | Submit | Escalate | Settle | Mirror | End | GiveUp | Fire | Post | Close | Forget
+
+
+def owed(run: Run, seen: Seen) -> tuple[Action, ...]:
+    """The actions that `run` still lacks, in order. Empty: wait until something changes or time passes."""
+    attempt = run.attempt
+    if attempt is None:
+        return (Begin(_first_attempt(seen)),)
+    if run.phase is Phase.CLOSED and _applicable(run, attempt) is None:
+        return _kept(run, seen)
+    settling = tuple(Settle(build) for build in seen.builds if _ended_unsettled(build))
+    if settling:
+        return settling
+    mirroring = _mirroring(run, seen)
+    if mirroring:
+        return mirroring
+    if attempt.verdict is None:
+        return _of_running(run, attempt, seen)
+    return _of_ended(run, attempt, attempt.verdict, seen)
+
+
+def _first_attempt(seen: Seen) -> Attempt:
+    return _attempt(1, Kind.FIRST, 1, seen, only=())
+
+
+def _attempt(n: int, kind: Kind, epoch: int, seen: Seen, *, only: tuple[str, ...]) -> Attempt:
+    pipeline = seen.pipeline
+    if pipeline is None:
+        return Attempt(n=n, kind=kind, epoch=epoch, begun=seen.now, only=only)
+    return Attempt(
+        n=n,
+        kind=kind,
+        epoch=epoch,
+        begun=seen.now,
+        only=only,
+        steps=tuple(step.name for step in pipeline.steps),
+        timeout_seconds=pipeline.timeout_seconds,
+        on_failure=pipeline.exit.on_failure,
+        on_success=pipeline.exit.on_success,
+        exit_timeout_seconds=pipeline.exit.timeout_seconds,
+    )
+
+
+def _kept(run: Run, seen: Seen) -> tuple[Action, ...]:
+    if run.closed is None or seen.retention_seconds is None:
+        return ()
+    return (Forget(),) if seen.now >= run.closed + seen.retention_seconds else ()
+
+
+def _ended_unsettled(build: Build) -> bool:
+    ended = build.phase in {BuildPhase.SUCCEEDED, BuildPhase.FAILED, BuildPhase.GONE}
+    return build.outcome is None and (ended or build.given_up_as is not None)
+
+
+def _mirroring(run: Run, seen: Seen) -> tuple[Mirror, ...]:
+    """What the record should remember of the builds there are, and does not yet."""
+    known: dict[tuple[int, str], StepState] = {}
+    for build in seen.builds:
+        key = (build.epoch, build.step)
+        known[key] = _with_build(known.get(key, run.step(*key)), build)
+    known |= _unhandled_steps(run, seen, known)
+    return tuple(Mirror(*key, state) for key, state in known.items() if state != run.step(*key))
+
+
+def _with_build(state: StepState, build: Build) -> StepState:
+    succeeded = state.succeeded
+    if succeeded is None and build.outcome is not None and build.outcome.ending is Ending.SUCCEEDED:
+        succeeded = build.number
+    return replace(state, succeeded=succeeded, highest=max(state.highest, build.number))
+
+
+def _unhandled_steps(
+    run: Run, seen: Seen, known: dict[tuple[int, str], StepState]
+) -> dict[tuple[int, str], StepState]:
+    """Steps whose node succeeded though their newest build found no handler: the pipeline allows that."""
+    attempt, execution = run.attempt, seen.execution
+    if attempt is None or execution is None:
+        return {}
+    succeeded = {node.step for node in execution.nodes if node.exit_code == 0}
+    newest = {build.step: build.outcome for build in seen.builds if build.epoch == attempt.epoch}
+    unhandled = {step for step, outcome in newest.items() if outcome and outcome.ending is Ending.UNHANDLED}
+    return {
+        (attempt.epoch, step): replace(known[attempt.epoch, step], unhandled=True)
+        for step in unhandled & succeeded
+    }
+
+
+def _of_running(run: Run, attempt: Attempt, seen: Seen) -> tuple[Action, ...]:
+    """What is owed to an attempt without a verdict."""
+    posting = _posting(run, pending_report(run), seen)
+    execution = seen.execution
+    if execution is not None and execution.root_ended:
+        return (End(attempt.n, *root_end(run, attempt, execution, seen.builds)),)
+    cancel = run.waiting_cancel
+    if cancel is not None:
+        return (End(attempt.n, Verdict.CANCELLED, _cancelled_by(cancel)),)
+    if not attempt.uid:
+        if seen.pipeline is None and execution is None:
+            return (End(attempt.n, Verdict.ERROR, _no_pipeline(run, seen)),)
+        return (*posting, Submit(attempt.n))
+    if execution is None or execution.deleting or execution.invalid:
+        return (End(attempt.n, *gone_end(run, attempt, execution, seen.builds)),)
+    rung = attempt.rung + 1
+    if rung <= DELETE and seen.now >= _rung_due(attempt, rung):
+        return (*posting, Escalate(attempt.n, rung))
+    return posting
+
+
+def _rung_due(attempt: Attempt, rung: int) -> float:
+    submitted = attempt.submitted if attempt.submitted is not None else attempt.begun
+    return submitted + attempt.timeout_seconds + RUNG_SECONDS * (rung - 1)
+
+
+def _cancelled_by(cancel: Act) -> str:
+    return f"cancelled by {cancel.who}" if cancel.who else "cancelled"
+
+
+def _no_pipeline(run: Run, seen: Seen) -> str:
+    return seen.pipeline_error or f"pipeline {run.pipeline} is not there any more"
+
+
+def _of_ended(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Action, ...]:
+    """What is owed to an attempt with a verdict."""
+    act = _applicable(run, attempt)
+    lingering = seen.execution is not None and not seen.execution.finished and not seen.execution.deleting
+    if act is not None:
+        ending = (Escalate(attempt.n, TERMINATE),) if lingering and attempt.rung < TERMINATE else ()
+        stale = _left_over(seen, verdict) if act.kind is Kind.RERUN else ()
+        return (*stale, *ending, Begin(_next_attempt(act, attempt, seen)))
+    stale = _left_over(seen, verdict)
+    if stale:
+        return stale
+    firing = _firing(attempt, verdict, seen)
+    report = final_report(run, attempt, verdict)
+    posting = _posting(run, report, seen)
+    actions = (*_ending(attempt, verdict, seen, lingering=lingering), *firing, *posting)
+    if actions or lingering:
+        return actions
+    return (Close(),) if _settled(run, report, seen) else ()
+
+
+def _applicable(run: Run, attempt: Attempt) -> Act | None:
+    """The act that begins the next attempt. There is nothing to retry of a success."""
+    act = run.waiting_act
+    if act is None or (act.kind is Kind.RETRY and attempt.verdict is Verdict.SUCCEEDED):
+        return None
+    return act
+
+
+def _next_attempt(act: Act, attempt: Attempt, seen: Seen) -> Attempt:
+    n = attempt.n + 1
+    epoch = n if act.kind is Kind.RERUN else attempt.epoch
+    return _attempt(n, act.kind, epoch, seen, only=act.only)
+
+
+def _left_over(seen: Seen, verdict: Verdict) -> tuple[GiveUp, ...]:
+    """The open builds of steps; the exit event's is exempt."""
+    ending = Ending.TIMED_OUT if verdict is Verdict.TIMED_OUT else Ending.CANCELLED
+    return tuple(
+        GiveUp(build, ending, f"the run ended: {verdict}")
+        for build in seen.builds
+        if build.open and not names.is_exit_step(build.step)
+    )
+
+
+def _ending(attempt: Attempt, verdict: Verdict, seen: Seen, *, lingering: bool) -> tuple[Escalate, ...]:
+    """Rungs for a Workflow that outlives its verdict. A cancelled or late one gets no patience."""
+    if not lingering or attempt.ended is None:
+        return ()
+    patience = 0.0 if verdict is Verdict.CANCELLED or attempt.rung >= STOP else LINGER_SECONDS
+    if attempt.rung < TERMINATE:
+        return (Escalate(attempt.n, TERMINATE),) if seen.now >= attempt.ended + patience else ()
+    if attempt.rung == TERMINATE and seen.now >= attempt.ended + patience + RUNG_SECONDS:
+        return (Escalate(attempt.n, DELETE),)
+    return ()
+
+
+def _firing(attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Fire | GiveUp, ...]:
+    """The exit event: fired once, made again only if its build was lost, bounded in time."""
+    event = exit_event_of(attempt, verdict)
+    if not event:
+        return ()
+    builds = [build for build in seen.builds if build.step == names.exit_step(attempt.n)]
+    if not builds:
+        return (Fire(attempt.n, event, 1),)
+    newest = builds[-1]
+    if newest.outcome is not None:
+        again = newest.outcome.ending is Ending.LOST and len(builds) <= LOST_EXIT_BUILDS
+        return (Fire(attempt.n, event, newest.number + 1),) if again else ()
+    if newest.phase is BuildPhase.WAITING and seen.now >= newest.created + START_SECONDS:
+        return (GiveUp(newest, Ending.LOST, f"lost: not started within {START_SECONDS:g} s"),)
+    started = newest.started
+    if started is not None and seen.now >= started + attempt.exit_timeout_seconds:
+        return (GiveUp(newest, Ending.TIMED_OUT, f"timed out after {attempt.exit_timeout_seconds:g} s"),)
+    return ()
+
+
+def _posting(run: Run, report: Report, seen: Seen) -> tuple[Post, ...]:
+    """The status that is not delivered yet. Within an attempt a final one never goes back to pending, and an
+    older attempt never speaks after a newer one."""
+    reported = run.state.reported
+    if not seen.speaks or seen.now < run.state.report_after or run.state.report_given_up == report:
+        return ()
+    if reported is None:
+        return (Post(report),)
+    if reported.attempt > report.attempt or reported == report:
+        return ()
+    if report.state == "pending" and reported.attempt == report.attempt:
+        return ()
+    return (Post(report),)
+
+
+def _settled(run: Run, report: Report, seen: Seen) -> bool:
+    """Whether nothing is under way any more, and the status is where it can get."""
+    if any(build.open for build in seen.builds):
+        return False
+    return not seen.speaks or report in {run.state.reported, run.state.report_given_up}

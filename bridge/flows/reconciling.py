@@ -1,0 +1,202 @@
+"""The controller's loop over one run: observe, ask what is owed, apply it, until nothing is owed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from bridge.core import obligations as ob
+from bridge.core.builds import Build
+from bridge.core.exits import exit_build, failures_of
+from bridge.core.reports import cut
+from bridge.core.runs import (
+    Report,
+    Run,
+    closed,
+    with_attempt,
+    with_end,
+    with_report,
+    with_report_given_up,
+    with_report_put_off,
+    with_rung,
+    with_step,
+    with_submission,
+)
+from bridge.core.verdicts import Verdict
+from bridge.errors import BadPipeline, Conflict, Misconfigured, NotFound, StatusNotPosted
+from bridge.flows.settling import settled
+from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, Runs
+
+PASSES = 25
+"""A run comes to rest in a few passes; more means that two actions undo each other."""
+REPORT_BACKOFF_SECONDS = 2.0
+REPORT_BACKOFF_CAP_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Reconciling:
+    """The ports that paying what is owed takes."""
+
+    runs: Runs
+    pipelines: Pipelines
+    engine: Engine
+    builds: Builds
+    reports: Reports
+    clock: Clock
+    url_of: Callable[[str], str] = lambda _run: ""
+    """The page of a run, for its status; empty without a public URL."""
+    retention_seconds: float | None = None
+
+    def reconcile(self, run_id: str) -> Run | None:
+        """Pay what is owed to a run until nothing is; answers it as it is then, None if it is forgotten.
+
+        Raises EngineError when the world does not answer; calling again later goes on from there.
+        """
+        return self._pay(run_id, lambda _action: True)
+
+    def exit(self, run_id: str) -> Run | None:
+        """What the exit handler of a Workflow does: the same acts, as far as an attempt's end and its exit event
+        go. Its status is left to the controller, so that one commit never shows two final ones."""
+        return self._pay(run_id, lambda action: isinstance(action, ob.Settle | ob.Mirror | ob.End | ob.Fire))
+
+    def _pay(self, run_id: str, allowed: Callable[[ob.Action], bool]) -> Run | None:
+        before: tuple[ob.Action, ...] = ()
+        try:
+            run = self.runs.read(run_id)
+            for _ in range(PASSES):
+                actions = tuple(action for action in ob.owed(run, self.observe(run)) if allowed(action))
+                if not actions or actions == before:
+                    return run
+                for action in actions:
+                    self._apply(run, action)
+                before = actions
+                if isinstance(actions[-1], ob.Forget):
+                    return None
+                run = self.runs.read(run_id)
+        except NotFound:
+            return None
+        return run
+
+    def observe(self, run: Run) -> ob.Seen:
+        """What surrounds `run`, read just now. Of a closed run nobody asked about, nothing needs to be read."""
+        now = self.clock.now()
+        if run.closed is not None and run.waiting_act is None:
+            return ob.Seen(now, None, None, (), retention_seconds=self.retention_seconds)
+        attempt = run.attempt
+        pipeline, trouble = None, ""
+        try:
+            pipeline = self.pipelines.read(run.pipeline)
+        except NotFound:
+            trouble = f"pipeline {run.pipeline} is not there any more"
+        except BadPipeline as error:
+            trouble = f"pipeline {run.pipeline} cannot be read: {error}"
+        return ob.Seen(
+            now=now,
+            pipeline=pipeline,
+            execution=self.engine.observe(run, attempt.n) if attempt is not None else None,
+            builds=tuple(self.builds.find(run.id)),
+            speaks=self._speaks(run),
+            retention_seconds=self.retention_seconds,
+            pipeline_error=trouble,
+        )
+
+    def _speaks(self, run: Run) -> bool:
+        """Of several runs with one sha and context only the most recently accepted posts."""
+        if not run.event.revision.commit:
+            return True
+        alike = self.runs.list(RunFilter(sha=run.event.revision.commit, context=run.context))
+        return not any((other.accepted, other.id) > (run.accepted, run.id) for other in alike)
+
+    def _apply(self, run: Run, action: ob.Action) -> None:  # noqa: C901
+        match action:
+            case ob.Begin(attempt):
+                self.runs.change(run.id, lambda now: with_attempt(now, attempt))
+            case ob.Submit(n):
+                self._submit(run, n)
+            case ob.Escalate(n, rung):
+                self._escalate(run, n, rung)
+            case ob.Settle(build):
+                settled(build, self.builds, now=self.clock.now())
+            case ob.Mirror(epoch, step, seen):
+                self.runs.change(run.id, lambda now: with_step(now, epoch, step, seen))
+            case ob.End(n, verdict, reason):
+                self._end(run, n, verdict, reason)
+            case ob.GiveUp(build, ending, reason):
+                self.builds.give_up(build, reason=reason, ending=ending)
+            case ob.Fire(n, event, number):
+                self._fire(run, n, event, number)
+            case ob.Post(report):
+                self._post(run, report)
+            case ob.Close():
+                at = self.clock.now()
+                self.runs.change(run.id, lambda now: closed(now, at=at))
+            case ob.Forget():
+                self._forget(run)
+            case _:
+                assert_never(action)
+
+    def _submit(self, run: Run, n: int) -> None:
+        try:
+            uid = self.engine.submit(run, n)
+        except Misconfigured as error:
+            self._end(run, n, Verdict.ERROR, f"could not be submitted: {error}")
+            return
+        at = self.clock.now()
+        self.runs.change(run.id, lambda now: with_submission(now, n, uid=uid, at=at))
+
+    def _escalate(self, run: Run, n: int, rung: int) -> None:
+        """Take the rung, then write that it was taken: taken twice it is harmless, skipped it costs a minute."""
+        acts = {
+            ob.TOUCH: self.engine.touch,
+            ob.STOP: self.engine.stop,
+            ob.TERMINATE: self.engine.terminate,
+            ob.DELETE: self.engine.delete,
+        }
+        acts[rung](run, n)
+        self.runs.change(run.id, lambda now: with_rung(now, n, rung))
+
+    def _end(self, run: Run, n: int, verdict: Verdict, reason: str) -> None:
+        at = self.clock.now()
+        line = cut(reason, 400)
+        self.runs.change(run.id, lambda now: with_end(now, n, verdict=verdict, reason=line, at=at))
+
+    def _fire(self, run: Run, n: int, event: str, number: int) -> None:
+        attempt = run.attempt_numbered(n)
+        if attempt is None:
+            return
+        found: list[Build] = self.builds.find(run.id, epoch=attempt.epoch)
+        spec = exit_build(
+            run,
+            attempt,
+            event=event,
+            number=number,
+            payload=self.runs.payload(run.id),
+            failures=failures_of(attempt, found),
+        )
+        try:
+            self.builds.create(spec)
+        except Conflict:
+            return  # the exit handler, or another controller, was faster
+
+    def _post(self, run: Run, report: Report) -> None:
+        try:
+            to = self.reports.post(run, report, url=self.url_of(run.id))
+        except StatusNotPosted as error:
+            self._put_off(run, report, error)
+            return
+        self.runs.change(run.id, lambda now: with_report(now, report, to=to))
+
+    def _put_off(self, run: Run, report: Report, error: StatusNotPosted) -> None:
+        message = cut(str(error), 400)
+        if error.permanent:
+            self.runs.change(run.id, lambda now: with_report_given_up(now, report, error=message))
+            return
+        backoff = min(REPORT_BACKOFF_SECONDS * 2.0**run.state.report_failures, REPORT_BACKOFF_CAP_SECONDS)
+        until = self.clock.now() + max(backoff, error.retry_after_seconds or 0.0)
+        self.runs.change(run.id, lambda now: with_report_put_off(now, error=message, until=until))
+
+    def _forget(self, run: Run) -> None:
+        """The record goes last: until then somebody can come back and finish this."""
+        for attempt in run.state.attempts:
+            self.engine.delete(run, attempt.n)
+        self.builds.forget(run.id)
+        self.runs.forget(run.id)

@@ -1,0 +1,179 @@
+"""One `brig run`: ask what is known of the key, do the next move, until there is an answer (design.md, A step)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from bridge.core import names
+from bridge.core.builds import Build, BuildPhase, BuildSpec
+from bridge.core.runs import Phase, Run
+from bridge.core.steps import Answer, Create, ExitCode, Follow, GiveUp, Known, Options, Pause, next_move
+from bridge.errors import Conflict, EngineError, NotFound
+from bridge.flows.settling import settled
+from bridge.ports import Builds, Clock, Runs
+
+POLL_SECONDS = 0.25
+PAUSE_STEP_SECONDS = 1.0
+"""A backoff is waited in pieces, so that a cancel or a newer attempt is seen."""
+TROUBLES = 8
+"""How many times in a row the world may not answer before the step says: ask again."""
+
+
+class Interrupted(Exception):
+    """The process was asked to end (SIGTERM); its build is left alone."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """What one step of one attempt is known by."""
+
+    run: str
+    attempt: int
+    step: str
+
+
+@dataclass
+class Stepping:
+    """The ports of a step, and what this call has seen so far."""
+
+    runs: Runs
+    builds: Builds
+    clock: Clock
+    show: Callable[[bytes], None]
+    """Takes the worker's log as it comes, whole and without repeats."""
+    say: Callable[[str], None]
+    """Takes lines of our own, for people."""
+    _first_waiting: dict[str, float] = field(default_factory=dict)
+    _first_running: dict[str, float] = field(default_factory=dict)
+    _offsets: dict[str, int] = field(default_factory=dict)
+    _followed: set[int] = field(default_factory=set)
+    _epoch: int | None = None
+
+    def answer(self, key: Key, options: Options) -> Answer:
+        """The answer to "has this step succeeded?", after as many moves as it takes.
+
+        It never raises an EngineError: what cannot be found out is `ExitCode.ASK_AGAIN`.
+        """
+        troubles = 0
+        while True:
+            try:
+                answer = self._move(key, options)
+                troubles = 0
+            except Interrupted:
+                return Answer(ExitCode.ASK_AGAIN, "asked to end; the build is left alone")
+            except NotFound as error:
+                return Answer(ExitCode.ASK_AGAIN, str(error))
+            except EngineError as error:
+                troubles += 1
+                if troubles >= TROUBLES:
+                    return Answer(ExitCode.ASK_AGAIN, f"could not find out: {error}")
+                self.clock.sleep(min(0.25 * 2.0**troubles, 5.0))
+                continue
+            if answer is not None:
+                return answer
+
+    def _move(self, key: Key, options: Options) -> Answer | None:
+        epoch = self._epoch_of(key)
+        # The builds before the record: one that was swept away in between is remembered by the record, where a
+        # record read first would know of neither.
+        builds = self.builds.find(key.run, epoch=epoch, step=key.step)
+        highest = self.builds.highest(key.run, epoch=epoch, step=key.step)
+        run = self.runs.read(key.run)
+        known = self._known(run, key, epoch, builds, highest)
+        options = options if options.events else replace(options, events=run.event.names)
+        move = next_move(known, options)
+        if isinstance(move, Answer):
+            self._show_rest(known)
+            return move
+        if isinstance(move, Create):
+            self._create(run, key, move)
+        elif isinstance(move, GiveUp):
+            self.say(f"giving up build {move.build.number}: {move.reason}")
+            self.builds.give_up(move.build, reason=move.reason, ending=move.ending)
+        elif isinstance(move, Pause):
+            self._show_rest(known)
+            self.clock.sleep(min(move.seconds, PAUSE_STEP_SECONDS))
+        else:
+            self._follow(move)
+        return None
+
+    def _epoch_of(self, key: Key) -> int:
+        """The epoch of an attempt, which never changes."""
+        if self._epoch is None:
+            attempt = self.runs.read(key.run).attempt_numbered(key.attempt)
+            if attempt is None:
+                return key.attempt
+            self._epoch = attempt.epoch
+        return self._epoch
+
+    def _known(self, run: Run, key: Key, epoch: int, builds: list[Build], highest: int) -> Known:
+        attempt = run.attempt_numbered(key.attempt)
+        found = tuple(self._with_end(build) for build in builds)
+        newest = run.attempt
+        return Known(
+            step=key.step,
+            attempt=key.attempt,
+            recorded=attempt is not None,
+            newest_attempt=newest.n if newest is not None else 0,
+            attempt_ended=attempt is not None and attempt.verdict is not None,
+            closed=run.phase is Phase.CLOSED,
+            cancel_waits=run.waiting_cancel is not None,
+            only=attempt.only if attempt is not None else (),
+            remembered=run.step(epoch, key.step),
+            builds=found,
+            highest=highest,
+            waited_seconds={build.id: self._waited(build) for build in found},
+            ran_seconds={build.id: self._ran(build) for build in found},
+            followed=frozenset(self._followed),
+            now=self.clock.now(),
+        )
+
+    def _with_end(self, build: Build) -> Build:
+        outcome = settled(build, self.builds, now=self.clock.now())
+        return build if outcome is None else replace(build, outcome=outcome)
+
+    def _waited(self, build: Build) -> float:
+        now = self.clock.monotonic()
+        return now - self._first_waiting.setdefault(build.id, now)
+
+    def _ran(self, build: Build) -> float:
+        """How long it has run: by this process's own time, from what the start said when first seen."""
+        if build.started is None:
+            return 0.0
+        now = self.clock.monotonic()
+        ran_before = max(0.0, self.clock.now() - build.started)
+        return now - self._first_running.setdefault(build.id, now - ran_before)
+
+    def _create(self, run: Run, key: Key, move: Create) -> None:
+        epoch = self._epoch_of(key)
+        build_id = names.build_id(run=run.id, epoch=epoch, step=key.step, number=move.number)
+        event = replace(run.event, type=move.event, payload=self.runs.payload(run.id))
+        spec = BuildSpec(build_id, run.id, run.pipeline, epoch, key.step, move.number, key.attempt, event)
+        try:
+            self.builds.create(spec)
+        except Conflict:
+            return  # somebody else was faster; the next look attaches to it
+        self._followed.add(move.number)
+        self.say(f"Build: {build_id}, Worker: brigade-worker-{build_id}")
+
+    def _follow(self, move: Follow) -> None:
+        build = move.build
+        if build.number not in self._followed:
+            self._followed.add(build.number)
+            self.say(f"attached to build {build.number} ({build.id})")
+        if build.phase is not BuildPhase.WAITING:
+            self._show_new(build)
+        self.clock.sleep(POLL_SECONDS)
+
+    def _show_new(self, build: Build) -> None:
+        while True:
+            chunk, offset = self.builds.follow(build, offset=self._offsets.get(build.id, 0))
+            self._offsets[build.id] = offset
+            if not chunk:
+                return
+            self.show(chunk)
+
+    def _show_rest(self, known: Known) -> None:
+        """The end of the logs of builds that this call followed."""
+        for build in known.builds:
+            if build.number in self._followed and build.outcome is not None:
+                self._show_new(build)
