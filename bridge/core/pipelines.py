@@ -1,0 +1,136 @@
+"""Pipelines: what to do for an event, and whether one is wanted at all.
+
+Plain values, also for the step's process. They are read from pipeline files (`pipeline_files`) and from the
+WorkflowTemplates rendered from those or written by hand (`workflow_templates`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bridge.core.events import Event
+from bridge.core.globs import matches, matches_any
+
+OPTED_IN = "opted-in"
+"""In place of a project's name: every project whose own configuration asks for the default pipeline."""
+
+DEFAULT_RUN_TIMEOUT_SECONDS = 7200.0
+DEFAULT_EXIT_TIMEOUT_SECONDS = 600.0
+DEFAULT_BACKOFF_SECONDS = 5.0
+DEFAULT_LOST = 5
+DEFAULT_EXIT_EVENT = "build_failed"
+
+
+class Checkout(StrEnum):
+    """What of the revision a build gets when Brigade's own sidecar cannot be trusted with both."""
+
+    COMMIT = "commit"
+    """The commit alone; the script sees an empty `e.revision.ref`."""
+    REF = "ref"
+    """The ref: its head is built, whatever the run's commit says."""
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """One event name that a pipeline answers to. Without globs every event of that name counts."""
+
+    event: str
+    branches: tuple[str, ...] = ()
+    """Globs: the branch pushed to, or the base branch of a pull request."""
+    tags: tuple[str, ...] = ()
+    """Globs: the tag pushed."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One named task of a pipeline: the flags of its `brig run`. Times are in seconds."""
+
+    name: str
+    """The task's name in the WorkflowTemplate, with `_`, `:` and `.` mapped to `-`."""
+    events: tuple[str, ...] = ()
+    """The event names to try, in order. Empty: those of the run's own event."""
+    needs: tuple[str, ...] = ()
+    """The steps that must succeed before."""
+    tries: int | None = 1
+    """How many of its builds may fail in an attempt. None: its template's own retryStrategy decides."""
+    backoff_seconds: float = DEFAULT_BACKOFF_SECONDS
+    timeout_seconds: float | None = None
+    """How long one build may run."""
+    lost: int = DEFAULT_LOST
+    """How many of its builds may be lost in an attempt."""
+    unhandled_ok: bool = False
+    """That nobody handles its events is a success."""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """The event fired when an attempt has ended; empty is none."""
+
+    on_failure: str = DEFAULT_EXIT_EVENT
+    on_success: str = ""
+    timeout_seconds: float = DEFAULT_EXIT_TIMEOUT_SECONDS
+    """How long its build may run."""
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """What to do for an event."""
+
+    name: str
+    """Also the WorkflowTemplate's."""
+    projects: tuple[str, ...]
+    """Names or globs of Brigade projects, or `OPTED_IN`."""
+    on: tuple[Trigger, ...]
+    steps: tuple[Step, ...]
+    exit: Exit = Exit()
+    timeout_seconds: float = DEFAULT_RUN_TIMEOUT_SECONDS
+    """How long an attempt may take, whole seconds."""
+    checkout: Checkout | None = None
+    """None: both commit and ref, as long as that builds the commit (design.md, On the wire)."""
+    report_context: str | None = None
+    """The context of the commit status; None: `bridge/<pipeline>/<event>`."""
+
+
+def wants(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> bool:
+    """Whether `pipeline` runs for `event`. `opted_in`: its project asks for the default pipeline."""
+    return not why_not(pipeline, event, opted_in=opted_in)
+
+
+def why_not(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> str:
+    """Why `pipeline` does not run for `event`, in words that the event's sender may read; empty if it runs."""
+    if not _is_for(pipeline, event.project, opted_in=opted_in):
+        return f"pipeline {pipeline.name} is not for this project"
+    named = [trigger for trigger in pipeline.on if trigger.event in event.names]
+    if not named:
+        wanted = ", ".join(trigger.event for trigger in pipeline.on)
+        return f"pipeline {pipeline.name} wants {wanted}, not {event.type}"
+    reasons = [_filtered_out(trigger, event) for trigger in named]
+    if not all(reasons):
+        return ""
+    return f"pipeline {pipeline.name} wants {'; '.join(reasons)}"
+
+
+def _is_for(pipeline: Pipeline, project: str, *, opted_in: bool) -> bool:
+    return any(opted_in if glob == OPTED_IN else matches(glob, project) for glob in pipeline.projects)
+
+
+def _filtered_out(trigger: Trigger, event: Event) -> str:
+    """What this trigger wants instead of `event`; empty if its globs let it pass."""
+    if not trigger.branches and not trigger.tags:
+        return ""
+    if event.tag:
+        if matches_any(trigger.tags, event.tag):
+            return ""
+    elif event.branch and matches_any(trigger.branches, event.branch):
+        return ""
+    wanted = [
+        f"{kind} {', '.join(globs)}"
+        for kind, globs in (("branch", trigger.branches), ("tag", trigger.tags))
+        if globs
+    ]
+    return f"{trigger.event} of {' or '.join(wanted)}, not of {_place(event)}"
+
+
+def _place(event: Event) -> str:
+    if event.tag:
+        return f"tag {event.tag[:100]}"
+    return f"branch {event.branch[:100]}" if event.branch else "neither branch nor tag"
