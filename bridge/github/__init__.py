@@ -1,0 +1,1 @@
+"""GitHub, reached by githubkit: the adapters that bridge needs of it."""
