@@ -1,0 +1,64 @@
+# bridge: `make` lists what there is to do. Every target bootstraps what it needs from the package registries.
+PY ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+V := .venv/bin
+export UV_SYSTEM_CERTS = 1
+export PYTHONDONTWRITEBYTECODE =
+SYNC = $(V)/uv pip install -q --python $(V)/python --require-hashes
+COMPILE = $(V)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-header --no-annotate
+WORKERS ?= 2
+PYTEST = $(V)/python -m pytest -q
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.ok ## the main job on this machine: webhooks become runs that always end in a status
+	@$(V)/bridgectl demo
+
+test: .venv/.ok ## every test that a clone can run
+	$(PYTEST) -n $(WORKERS) -m "not alone" tests
+	$(PYTEST) -m alone tests
+
+test-js: .venv/.ok ## the tests of the JavaScript worker alone
+	$(PYTEST) tests/local/test_worker_js.py
+
+check: .venv/.ok ## format, lint, types, layers
+	$(V)/ruff format --check .
+	$(V)/ruff check .
+	$(V)/mypy
+	$(V)/lint-imports
+
+format: .venv/.ok ## let ruff format and mend what it can
+	$(V)/ruff format .
+	$(V)/ruff check --fix .
+
+render: .venv/.ok ## render the committed pipelines into argo-templates/
+	$(V)/bridgectl render bridge/local/default_pipelines -o argo-templates
+	$(V)/bridgectl render examples/widgets/pipelines -o argo-templates
+
+lock: .venv/.ok ## resolve the locks again (UP=--upgrade takes newer versions)
+	$(COMPILE) --group dev $(UP) -o requirements-dev.lock
+	$(COMPILE) -c requirements-dev.lock -o requirements.lock
+	$(COMPILE) --extra node -c requirements-dev.lock -o requirements-node.lock
+	awk '/^uv==/{p=1;print;next} /^[a-z]/{p=0} p' requirements-dev.lock > requirements-uv.lock
+	! grep -nE '[a-z]+://' requirements*.lock
+
+bootstrap: .venv/.ok ## build .venv from the locks, and nothing else
+
+clean: ## remove what was built and cached here
+	rm -rf .venv build dist .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis node_modules tests/octokit/node_modules
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.ok: requirements-dev.lock requirements-uv.lock requirements-node.lock pyproject.toml
+	@test -n '$(PY)' || { echo 'bridge needs Python 3.11 or newer: install it, or say where it is: make PY=/path/to/python3' >&2; exit 2; }
+	@$(PY) -c 'import ensurepip, venv' 2>/dev/null || { echo 'this Python has no venv module: apt-get install python3-venv' >&2; exit 2; }
+	@echo 'bootstrap: building .venv from the locks (once)'
+	@test -x $(V)/python || $(PY) -m venv .venv
+	@$(V)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-uv.lock
+	@$(SYNC) -r requirements-dev.lock
+	@$(V)/python bridge/local/node.py >/dev/null 2>&1 || { echo 'bootstrap: no node on PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
+	@$(V)/uv pip install -q --python $(V)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: help demo test test-js check format render lock bootstrap clean
+.DEFAULT_GOAL := help

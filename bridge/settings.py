@@ -1,0 +1,106 @@
+"""The settings: the only reader of the environment, except in the step's process (bridge/step.py)."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from bridge.errors import BadSettings
+
+PREFIX = "BRIDGE_"
+
+
+class Settings(BaseSettings):
+    """What can be set, by environment variables with the prefix `BRIDGE_`; docs/settings.md is made from this."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    projects_dir: Path = Field(Path(), description="The folder of project folders, or one project's folder.")
+    state_dir: Path | None = Field(
+        None, description="Where runs, builds and logs are kept; `.bridge` in the projects' folder if not set."
+    )
+    host: str = Field(
+        "127.0.0.1", description="The address to listen on. One machine: loopback, where reading is free."
+    )
+    port: int = Field(8080, ge=0, le=65535, description="The port to listen on; 0 takes a free one.")
+    public_url: str = Field("", description="Where people reach the pages; without it statuses have no link.")
+    github_api_url: str = Field(
+        "https://api.github.com", description="GitHub's API; `https://HOST/api/v3` for GitHub Enterprise Server."
+    )
+    default_shared_secret: SecretStr = Field(
+        SecretStr(""), description="Signs webhooks of projects that have no secret of their own; empty: none does."
+    )
+    read_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Bearer tokens that may read the pages and the API, separated by commas."
+    )
+    act_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Bearer tokens that may also retry, rerun and cancel, separated by commas."
+    )
+    anonymous_read: bool = Field(False, description="Everybody who reaches the gateway may read.")
+    jobs: Literal["container", "host"] = Field(
+        "container", description="One machine: how a build's jobs run; `host` runs them without any isolation."
+    )
+    container_command: str = Field(
+        "", description="One machine: the container engine's command; else docker, podman or nerdctl, if it works."
+    )
+    node: str = Field("", description="One machine: the Node.js binary; else `node`, or the one from PyPI.")
+    parallel_steps: int = Field(4, ge=1, le=256, description="One machine: how many steps run at once.")
+    poll_seconds: float = Field(0.5, gt=0, le=60, description="How often the controller looks at open runs.")
+    retention_days: float = Field(
+        30, ge=7, description="How long closed runs are kept; never below 7, in which repeats are recognised."
+    )
+    web_workers: int = Field(2, ge=1, le=64, description="gunicorn's worker processes.")
+    web_threads: int = Field(8, ge=1, le=128, description="gunicorn's threads in each worker.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    url: str = Field("http://127.0.0.1:8080", description="Commands: the gateway to talk to.")
+    token: SecretStr = Field(SecretStr(""), description="Commands: the Bearer token to send.")
+
+    @field_validator("read_tokens", "act_tokens", mode="before")
+    @classmethod
+    def _by_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("github_api_url", "public_url", "url")
+    @classmethod
+    def _http_url(cls, value: str) -> str:
+        if value and not value.startswith(("http://", "https://")):
+            raise ValueError("has to begin with https:// or http://")
+        return value.rstrip("/")
+
+    @property
+    def state(self) -> Path:
+        """The absolute state folder."""
+        return (self.state_dir or self.projects_dir / ".bridge").resolve()
+
+    @property
+    def projects(self) -> Path:
+        """The absolute projects folder."""
+        return self.projects_dir.resolve()
+
+    @property
+    def retention_seconds(self) -> float:
+        """`retention_days` in seconds."""
+        return self.retention_days * 86400.0
+
+
+def load(**given: object) -> Settings:
+    """The settings from the environment and `given`, which wins. Raises BadSettings naming each variable."""
+    wanted = {name: value for name, value in given.items() if value is not None}
+    try:
+        return Settings(**wanted)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [f"{PREFIX}{'.'.join(map(str, one['loc'])).upper()}: {one['msg']}" for one in error.errors()]
+        raise BadSettings("; ".join(lines)) from None
+
+
+def settings_table() -> str:
+    """The settings as the table that docs/settings.md holds."""
+    rows = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = field.default
+        shown = "" if default in ((), None) or isinstance(default, SecretStr) else f"`{default}`"
+        rows.append(f"| `{PREFIX}{name.upper()}` | {'' if shown == '``' else shown} | {field.description} |")
+    return "\n".join(rows) + "\n"
