@@ -38,7 +38,7 @@ def encode_event(event: Event) -> str:
 
 def decode_event(text: str) -> Event:
     """The event of `encode_event`, its payload empty. Raises Misconfigured that names the field."""
-    fields = _Fields.of_text(text, "event")
+    fields = Fields.of_text(text, "event")
     revision = fields.part("revision")
     return Event(
         provider=fields.text("provider", required=True),
@@ -64,7 +64,7 @@ def encode_acts(acts: tuple[Act, ...]) -> str:
 
 def decode_acts(text: str) -> tuple[Act, ...]:
     """The acts of `encode_acts`. Raises Misconfigured that names the field."""
-    return _Fields.of_text(text, "acts").parts("acts", _act)
+    return Fields.of_text(text, "acts").parts("acts", _act)
 
 
 def encode_state(state: State) -> str:
@@ -88,7 +88,7 @@ def encode_state(state: State) -> str:
 
 def decode_state(text: str) -> State:
     """The state of `encode_state`. Raises Misconfigured that names the field."""
-    fields = _Fields.of_text(text, "state")
+    fields = Fields.of_text(text, "state")
     return State(
         attempts=fields.parts("attempts", _attempt),
         steps=dict(fields.parts("steps", _step)),
@@ -103,12 +103,12 @@ def decode_state(text: str) -> State:
 
 def decode_phase(text: object) -> Phase:
     """The phase that a label or column says. Raises Misconfigured."""
-    return _Fields({"phase": text}, "record").choice("phase", Phase)
+    return Fields({"phase": text}, "record").choice("phase", Phase)
 
 
 def decode_verdict(text: object) -> Verdict | None:
     """The verdict that a label or column says; empty is none yet. Raises Misconfigured."""
-    return _Fields({"verdict": text}, "record").choice_or_none("verdict", Verdict)
+    return Fields({"verdict": text}, "record").choice_or_none("verdict", Verdict)
 
 
 def pack_payload(payload: bytes) -> bytes:
@@ -173,7 +173,7 @@ def _act_fields(act: Act) -> dict[str, object]:
     return {"kind": act.kind, "request": act.request, "follows": act.follows, **_without_empty(optional)}
 
 
-def _act(fields: "_Fields") -> Act:
+def _act(fields: "Fields") -> Act:
     return Act(
         kind=fields.choice("kind", Kind),
         request=fields.text("request", required=True),
@@ -211,7 +211,7 @@ def _attempt_fields(attempt: Attempt) -> dict[str, object]:
     return {**required, **_without_empty(optional)}
 
 
-def _attempt(fields: "_Fields") -> Attempt:
+def _attempt(fields: "Fields") -> Attempt:
     return Attempt(
         n=fields.whole("n", required=True),
         kind=fields.choice("kind", Kind),
@@ -236,7 +236,7 @@ def _step_fields(seen: StepState) -> dict[str, object]:
     return _without_empty({"succeeded": seen.succeeded, "highest": seen.highest, "unhandled": seen.unhandled})
 
 
-def _step(fields: "_Fields") -> tuple[tuple[int, str], StepState]:
+def _step(fields: "Fields") -> tuple[tuple[int, str], StepState]:
     key = (fields.whole("epoch", required=True), fields.text("step", required=True))
     seen = StepState(
         succeeded=fields.whole_or_none("succeeded"),
@@ -257,7 +257,7 @@ def _report_fields(report: Report | None) -> dict[str, object] | None:
     }
 
 
-def _report(fields: "_Fields", key: str) -> Report | None:
+def _report(fields: "Fields", key: str) -> Report | None:
     if not fields.has(key):
         return None
     part = fields.part(key)
@@ -289,15 +289,21 @@ def _damaged(where: str, what: str) -> Misconfigured:
     )
 
 
-class _Fields:
-    """A JSON object, read field by field; every complaint names where it is."""
+class Fields:
+    """An object of a record, read field by field; every complaint is Misconfigured and names where it is.
+
+    Args:
+        values: what was stored, of any type.
+        where: what to call it in a complaint.
+
+    """
 
     def __init__(self, values: Mapping[str, object], where: str) -> None:
         self._values = values
         self._where = where
 
     @classmethod
-    def of_text(cls, text: str, where: str) -> "_Fields":
+    def of_text(cls, text: str, where: str) -> "Fields":
         """The object in a text that says its schema. Raises Misconfigured."""
         try:
             values = json.loads(text, parse_constant=_refused_constant)
@@ -376,20 +382,20 @@ class _Fields:
             raise self._wrong(key, "is no list of texts")
         return tuple(str(value) for value in values)
 
-    def part(self, key: str) -> "_Fields":
+    def part(self, key: str) -> "Fields":
         """An object inside this one; an empty one if it is not there."""
         value = self._value(key, {}, required=False)
         if not isinstance(value, dict):
             raise self._wrong(key, "is no object")
-        return _Fields(value, f"{self._where}.{key}")
+        return Fields(value, f"{self._where}.{key}")
 
-    def parts(self, key: str, make: Callable[["_Fields"], _Item]) -> tuple[_Item, ...]:
+    def parts(self, key: str, make: Callable[["Fields"], _Item]) -> tuple[_Item, ...]:
         """What `make` makes of each object in a list; empty if it is not there."""
         items = []
         for position, value in enumerate(self._list(key)):
             if not isinstance(value, dict):
                 raise self._wrong(f"{key}[{position}]", "is no object")
-            items.append(make(_Fields(value, f"{self._where}.{key}[{position}]")))
+            items.append(make(Fields(value, f"{self._where}.{key}[{position}]")))
         return tuple(items)
 
     def _list(self, key: str) -> list[object]:

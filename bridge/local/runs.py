@@ -1,0 +1,226 @@
+"""The records in SQLite: the port Runs on one machine.
+
+The step's process opens it too, so nothing heavy is imported here.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bridge.core import records
+from bridge.core.records import Fields
+from bridge.core.runs import Run
+from bridge.errors import Misconfigured, NotFound
+from bridge.local.database import Database
+from bridge.ports import Created, RunFilter
+
+_COLUMNS = "id, pipeline, context, digest, accepted, phase, verdict, reason, closed, event, acts, state, version"
+
+
+class SqliteRuns:
+    """Runs in one SQLite file, shared by threads and processes.
+
+    Args:
+        path: the file; several bridges may open it, and make it, at once.
+        create: make the file if it is not there; otherwise that is Unavailable.
+
+    """
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        self.database = Database(path, create=create)
+        self._damaged: dict[str, str] = {}
+        self._damaged_lock = threading.Lock()
+
+    def create(self, run: Run, payload: bytes) -> Created:
+        """Store a new record; see the port. Raises TooLarge if no world could keep it."""
+        event = records.encode_event(run.event)
+        packed = records.pack_payload(payload)
+        records.check_size(event, packed)
+        stored = replace(run, event=run.event.without_payload(), version="1")
+        with self.database.writing() as connection:
+            known = _row(connection, run.id)
+            if known is None:
+                columns = {**_fixed_columns(run, event), **_changing_columns(run), "version": 1}
+                _insert(connection, "runs", columns)
+                _insert(connection, "payloads", {"run": run.id, "packed": packed})
+        if known is not None:
+            return Created(_run(known), duplicate=True)
+        return Created(stored, duplicate=False)
+
+    def read(self, run_id: str) -> Run:
+        """The record. Raises NotFound, and Misconfigured when it is damaged or a newer bridge's."""
+        with self.database.reading() as connection:
+            row = _row(connection, run_id)
+        if row is None:
+            raise _not_found(run_id)
+        return _run(row)
+
+    def payload(self, run_id: str) -> bytes:
+        """The event's payload, whole. Raises NotFound, and Misconfigured when it is damaged."""
+        with self.database.reading() as connection:
+            row = connection.execute("SELECT packed FROM payloads WHERE run = ?", (_storable(run_id),)).fetchone()
+        if row is None:
+            raise _not_found(run_id)
+        packed = row[0]
+        try:
+            return records.unpack_payload(packed if isinstance(packed, bytes) else b"")
+        except Misconfigured as exc:
+            raise Misconfigured(f"run {run_id}: {exc}") from exc
+
+    def list(self, wanted: RunFilter) -> list[Run]:
+        """Records without their payloads, the newest first; those that cannot be read are left out.
+
+        What was left out is in `damaged` from then on, until it can be read again or is gone.
+        """
+        condition, values = _condition(wanted)
+        # The columns are named in this module and the values are bound.
+        query = f"SELECT {_COLUMNS} FROM runs WHERE {condition} ORDER BY accepted DESC, number DESC"  # noqa: S608
+        found: list[Run] = []
+        with self.database.reading() as connection:
+            for row in connection.execute(query, values):
+                run = self._readable(_named(row))
+                if run is not None:
+                    found.append(run)
+                if wanted.limit and len(found) == wanted.limit:
+                    break
+        return found
+
+    def change(self, run_id: str, change: Callable[[Run], Run]) -> Run:
+        """Apply a change to the record as it is now, while nobody else writes; see the port.
+
+        An exception of `change` leaves the record as it was. `change` must not write to the database itself.
+        """
+        with self.database.writing() as connection:
+            row = _row(connection, run_id)
+            if row is None:
+                raise _not_found(run_id)
+            known = _run(row)
+            changed = change(known)
+            if changed == known:
+                return known
+            version = int(known.version) + 1
+            columns = {**_changing_columns(changed), "version": version}
+            assignments = ", ".join(f"{name} = :{name}" for name in columns)
+            connection.execute(
+                f"UPDATE runs SET {assignments} WHERE id = :id",  # noqa: S608
+                {**columns, "id": run_id},
+            )
+        return replace(changed, version=str(version))
+
+    def forget(self, run_id: str) -> None:
+        """Remove the record, its payload and what the board shows of it; gone already is fine."""
+        with self.database.writing() as connection:
+            connection.execute("DELETE FROM runs WHERE id = ?", (_storable(run_id),))
+        with self._damaged_lock:
+            self._damaged.pop(run_id, None)
+
+    def damaged(self) -> Sequence[tuple[str, str]]:
+        """The records that `list` left out so far, each with the reason."""
+        with self._damaged_lock:
+            return sorted(self._damaged.items())
+
+    def close(self) -> None:
+        """Close this process's connections."""
+        self.database.close()
+
+    def _readable(self, row: Mapping[str, object]) -> Run | None:
+        run_id = str(row["id"])
+        try:
+            run = _run(row)
+        except Misconfigured as exc:
+            with self._damaged_lock:
+                self._damaged[run_id] = str(exc)
+            return None
+        if self._damaged:
+            with self._damaged_lock:
+                self._damaged.pop(run_id, None)
+        return run
+
+
+def _fixed_columns(run: Run, event: str) -> dict[str, object]:
+    number = run.event.pull_request
+    return {
+        "id": run.id,
+        "project": _storable(run.event.project),
+        "pipeline": run.pipeline,
+        "context": run.context,
+        "sha": _storable(run.event.revision.commit),
+        # As text: JSON has whole numbers that no SQLite column holds.
+        "pull_request": "" if number is None else str(number),
+        "digest": run.digest,
+        "accepted": run.accepted,
+        "event": event,
+    }
+
+
+def _changing_columns(run: Run) -> dict[str, object]:
+    return {
+        "phase": run.phase.value,
+        "verdict": run.verdict.value if run.verdict else "",
+        "reason": _storable(run.reason),
+        "closed": run.closed,
+        "acts": records.encode_acts(run.acts),
+        "state": records.encode_state(run.state),
+    }
+
+
+def _insert(connection: sqlite3.Connection, table: str, columns: Mapping[str, object]) -> None:
+    places = ", ".join(f":{name}" for name in columns)
+    connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", columns)  # noqa: S608
+
+
+def _row(connection: sqlite3.Connection, run_id: str) -> dict[str, object] | None:
+    row = connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (_storable(run_id),)).fetchone()  # noqa: S608
+    return None if row is None else _named(row)
+
+
+def _named(row: tuple[object, ...]) -> dict[str, object]:
+    return dict(zip(_COLUMNS.split(", "), row, strict=True))
+
+
+def _run(row: Mapping[str, object]) -> Run:
+    try:
+        fields = Fields(row, "record")
+        return Run(
+            id=fields.text("id"),
+            pipeline=fields.text("pipeline"),
+            event=records.decode_event(fields.text("event")),
+            context=fields.text("context"),
+            digest=fields.text("digest"),
+            accepted=fields.number("accepted"),
+            phase=records.decode_phase(row["phase"]),
+            verdict=records.decode_verdict(row["verdict"]),
+            reason=fields.text("reason"),
+            closed=fields.number_or_none("closed"),
+            acts=records.decode_acts(fields.text("acts")),
+            state=records.decode_state(fields.text("state")),
+            version=str(fields.whole("version")),
+        )
+    except Misconfigured as exc:
+        raise Misconfigured(f"run {row['id']}: {exc}") from exc
+
+
+def _condition(wanted: RunFilter) -> tuple[str, list[str]]:
+    columns = {
+        "project": _storable(wanted.project),
+        "pipeline": _storable(wanted.pipeline),
+        "sha": _storable(wanted.sha),
+        "context": _storable(wanted.context),
+        "pull_request": "" if wanted.pull_request is None else str(wanted.pull_request),
+    }
+    asked = {name: value for name, value in columns.items() if value}
+    conditions = [f"{name} = ?" for name in asked]
+    if wanted.open_only:
+        conditions.append("phase <> 'closed'")
+    return " AND ".join(conditions) or "TRUE", list(asked.values())
+
+
+def _storable(text: str) -> str:
+    # Half a surrogate pair is JSON but no UTF-8; the record's JSON keeps it, a column shows a question mark.
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _not_found(run_id: str) -> NotFound:
+    return NotFound(f"run {run_id[:100]} is not there; `bridgectl list` shows those that are")
