@@ -1,0 +1,131 @@
+"""Accepting an event: one durable record for each pipeline that wants it, and only then an answer.
+
+Nothing here is undone when something fails half way. The sender is told that nothing is certain, sends again,
+and a repeat meets the records that are there and creates those that are missing (design.md, idea 1).
+"""
+
+from dataclasses import dataclass
+
+from bridge.core.events import Event, Ignored
+from bridge.core.globs import matches_any
+from bridge.core.names import run_id
+from bridge.core.pipelines import OPTED_IN, Pipeline, why_not
+from bridge.core.projects import Project
+from bridge.core.records import digest
+from bridge.core.reports import context_of
+from bridge.core.runs import Run
+from bridge.errors import KeyReused, NotFound
+from bridge.ports import Created, Pipelines, Runs
+
+GITHUB = "github"
+_REASONS = 5
+"""So many pipelines say in the answer why they did not want an event; more would not be read."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Every pipeline that wants the event has its record, durably."""
+
+    created: tuple[Created, ...]
+    """By pipeline name, at least one."""
+
+
+def accept(event: Event, project: Project, *, runs: Runs, pipelines: Pipelines, now: float) -> Accepted | Ignored:
+    """Record one run for each pipeline that wants `event`, or say why none does.
+
+    The sender must be known to be who it says. `event.delivery` alone decides what is a repeat: the runs of a
+    repeat are answered as duplicates, and those that an earlier try left out are created now. Raises
+    Unavailable when any record cannot be told to be stored: send it again. Raises KeyReused, with nothing
+    stored, when a delivery of another provider than GitHub was seen with another body; GitHub's GUID is
+    shared by an App's hook and a repository's hook, whose bodies differ.
+    """
+    if event.fork_author and event.fork_author not in project.allowed_authors:
+        return Ignored(_fork_refused(event, project))
+    known = pipelines.all()
+    wanting = [one for one in known if not _why_not(one, event, project)]
+    if not wanting:
+        return Ignored(_nobody_wants(known, event, project))
+    found = digest(event)
+    if event.provider != GITHUB:
+        _check_key(event, found, runs, known)
+    created = [
+        _created(_run(one, event, digest_of_event=found, now=now), event, runs)
+        for one in sorted(wanting, key=lambda one: one.name)
+    ]
+    return Accepted(tuple(created))
+
+
+def _why_not(pipeline: Pipeline, event: Event, project: Project) -> str:
+    return why_not(pipeline, event, opted_in=project.default_pipeline)
+
+
+def _run(pipeline: Pipeline, event: Event, *, digest_of_event: str, now: float) -> Run:
+    return Run(
+        id=_run_id(pipeline, event),
+        pipeline=pipeline.name,
+        event=event.without_payload(),
+        context=context_of(pipeline=pipeline.name, event_family=event.family, wanted=pipeline.report_context),
+        digest=digest_of_event,
+        accepted=now,
+    )
+
+
+def _run_id(pipeline: Pipeline, event: Event) -> str:
+    return run_id(project=event.project, provider=event.provider, pipeline=pipeline.name, delivery=event.delivery)
+
+
+def _created(run: Run, event: Event, runs: Runs) -> Created:
+    created = runs.create(run, event.payload)
+    # Two senders with one key at the same time: the check before saw neither, the create lets one through.
+    if created.duplicate and event.provider != GITHUB and created.run.digest != run.digest:
+        raise _key_reused(created.run.id)
+    return created
+
+
+def _check_key(event: Event, found: str, runs: Runs, known: list[Pipeline]) -> None:
+    """Refuse a key that was used for another event before anything of this one is stored.
+
+    Also pipelines that do not want this event are asked, because the other body may have named another branch.
+    """
+    for pipeline in known:
+        if not any(trigger.event in event.names for trigger in pipeline.on):
+            continue
+        try:
+            stored = runs.read(_run_id(pipeline, event))
+        except NotFound:
+            continue
+        if stored.digest != found:
+            raise _key_reused(stored.id)
+
+
+def _key_reused(run: str) -> KeyReused:
+    return KeyReused(
+        f"this Idempotency-Key (of a CloudEvent: source and id) was used before with another body, for run "
+        f"{run}; nothing was stored: send a new event with a new key"
+    )
+
+
+def _fork_refused(event: Event, project: Project) -> str:
+    allowed = ", ".join(project.allowed_authors) or "nobody"
+    return (
+        f"pull request from a fork by an author with the association {event.fork_author[:40]}: "
+        f"this project builds those of {allowed}"
+    )
+
+
+def _is_for(pipeline: Pipeline, project: Project) -> bool:
+    opted_in = OPTED_IN in pipeline.projects and project.default_pipeline
+    return opted_in or matches_any(pipeline.projects, project.name)
+
+
+def _nobody_wants(known: list[Pipeline], event: Event, project: Project) -> str:
+    # A sender learns nothing of pipelines that are for other projects.
+    ours = [one for one in known if _is_for(one, project)]
+    if ours:
+        reasons = [_why_not(one, event, project) for one in ours[:_REASONS]]
+        more = [f"and {len(ours) - _REASONS} more do not either"] if len(ours) > _REASONS else []
+        return "; ".join([*reasons, *more])
+    return (
+        "no pipeline is for this project: name it in the projects of a pipeline, "
+        "or let the project opt in to the default pipeline"
+    )
