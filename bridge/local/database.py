@@ -103,12 +103,16 @@ class Database:
     Args:
         path: the file; made with its folder, readable for its owner only.
         create: make the file if it is not there; otherwise that is Unavailable.
+        busy_timeout_seconds: how long to wait for other writers.
 
     """
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
+    def __init__(
+        self, path: Path, *, create: bool = True, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS
+    ) -> None:
         self.path = path.absolute()
         self._create = create
+        self._busy_timeout_seconds = busy_timeout_seconds
         self._here = _Here()
 
     @contextmanager
@@ -125,7 +129,7 @@ class Database:
         Unavailable, after which it is on the disk or not.
         """
         here = self._here_now()
-        if not here.turn.acquire(timeout=BUSY_TIMEOUT_SECONDS):
+        if not here.turn.acquire(timeout=self._busy_timeout_seconds):
             raise self._unavailable("another thread holds it for too long; try again")
         try:
             with self._translated() as connection:
@@ -180,7 +184,7 @@ class Database:
         sqlite = sqlite3.connect(
             f"{self.path.as_uri()}?mode=rw",
             uri=True,
-            timeout=BUSY_TIMEOUT_SECONDS,
+            timeout=self._busy_timeout_seconds,
             isolation_level=None,
             # Each is used by one thread only, but may be closed by another one.
             check_same_thread=False,
@@ -206,7 +210,7 @@ class Database:
     def _set_up(self, sqlite: sqlite3.Connection) -> None:
         # Damaged text is for whoever reads it to judge, one record at a time.
         sqlite.text_factory = _text
-        _switch_to_wal(sqlite)
+        _switch_to_wal(sqlite, self._busy_timeout_seconds)
         sqlite.execute("PRAGMA synchronous=FULL")
         sqlite.execute("PRAGMA foreign_keys=ON")
         if self._version(sqlite) == len(_MIGRATIONS):
@@ -282,9 +286,9 @@ class _Here:
         self.turn = threading.Lock()
 
 
-def _switch_to_wal(sqlite: sqlite3.Connection) -> None:
+def _switch_to_wal(sqlite: sqlite3.Connection, timeout_seconds: float) -> None:
     # The switch does not wait for others that are switching too (SQLite calls no busy handler for it).
-    deadline = time.monotonic() + BUSY_TIMEOUT_SECONDS
+    deadline = time.monotonic() + timeout_seconds
     while True:
         try:
             sqlite.execute("PRAGMA journal_mode=WAL").fetchone()

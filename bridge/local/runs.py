@@ -13,7 +13,7 @@ from bridge.core import records
 from bridge.core.records import Fields
 from bridge.core.runs import Run
 from bridge.errors import Misconfigured, NotFound
-from bridge.local.database import Database
+from bridge.local.database import BUSY_TIMEOUT_SECONDS, Database
 from bridge.ports import Created, RunFilter
 
 _COLUMNS = "id, pipeline, context, digest, accepted, phase, verdict, reason, closed, event, acts, state, version"
@@ -25,11 +25,14 @@ class SqliteRuns:
     Args:
         path: the file; several bridges may open it, and make it, at once.
         create: make the file if it is not there; otherwise that is Unavailable.
+        busy_timeout_seconds: how long to wait for other writers.
 
     """
 
-    def __init__(self, path: Path, *, create: bool = True) -> None:
-        self.database = Database(path, create=create)
+    def __init__(
+        self, path: Path, *, create: bool = True, busy_timeout_seconds: float = BUSY_TIMEOUT_SECONDS
+    ) -> None:
+        self.database = Database(path, create=create, busy_timeout_seconds=busy_timeout_seconds)
         self._damaged: dict[str, str] = {}
         self._damaged_lock = threading.Lock()
 
@@ -44,7 +47,7 @@ class SqliteRuns:
             if known is None:
                 columns = {**_fixed_columns(run, event), **_changing_columns(run), "version": 1}
                 _insert(connection, "runs", columns)
-                _insert(connection, "payloads", {"run": run.id, "packed": packed})
+                _insert(connection, "payloads", {"run": _storable(run.id), "packed": packed})
         if known is not None:
             return Created(_run(known), duplicate=True)
         return Created(stored, duplicate=False)
@@ -105,7 +108,7 @@ class SqliteRuns:
             assignments = ", ".join(f"{name} = :{name}" for name in columns)
             connection.execute(
                 f"UPDATE runs SET {assignments} WHERE id = :id",  # noqa: S608
-                {**columns, "id": run_id},
+                {**columns, "id": _storable(run_id)},
             )
         return replace(changed, version=str(version))
 
@@ -142,10 +145,10 @@ class SqliteRuns:
 def _fixed_columns(run: Run, event: str) -> dict[str, object]:
     number = run.event.pull_request
     return {
-        "id": run.id,
+        "id": _storable(run.id),
         "project": _storable(run.event.project),
-        "pipeline": run.pipeline,
-        "context": run.context,
+        "pipeline": _storable(run.pipeline),
+        "context": _storable(run.context),
         "sha": _storable(run.event.revision.commit),
         # As text: JSON has whole numbers that no SQLite column holds.
         "pull_request": "" if number is None else str(number),
