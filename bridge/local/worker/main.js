@@ -52,7 +52,7 @@ function stopOnSignals () {
       session.stopping = true
       const open = Array.from(session.open)
       console.log(`[brigade] ${signal}: stopping ${open.length} job(s)`)
-      Promise.all(open.map(run => run.stop('the worker was told to stop')))
+      Promise.all(open.map(run => run.halt('the worker was told to stop')))
         .catch(error => console.log(`[brigade] while stopping: ${error}`))
         .then(() => process.exit(STOPPED_BY[signal]))
     })

@@ -49,6 +49,7 @@ class JobRun {
     }
     this.process = null
     this.ending = null
+    this.settled = new Promise(resolve => { this.settle = resolve })
   }
 
   check () {
@@ -102,6 +103,7 @@ class JobRun {
     } finally {
       clearTimeout(clock)
       this.session.open.delete(this)
+      this.settle()
     }
   }
 
@@ -174,6 +176,13 @@ class JobRun {
     this.reason = reason
     this.ending = this.process ? this.process.stop() : Promise.resolve()
     return this.ending
+  }
+
+  /** stop(), and if the job had started, wait until its output and its end are on record as well. */
+  async halt (reason) {
+    const started = this.process !== null
+    await this.stop(reason)
+    if (started) await this.settled
   }
 
   /** Last words in a process that is about to end: nothing asynchronous may be left to do. */
