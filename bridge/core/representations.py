@@ -1,0 +1,173 @@
+"""A run as the API, `bridgectl` and the page show it: plain dictionaries, ready for JSON. Never the payload.
+
+Times are texts of UTC (`2026-11-24T15:04:05.678Z`). What is not known is null or empty; no key is ever missing.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from bridge.core import names
+from bridge.core.builds import Build, BuildPhase, Ending
+from bridge.core.runs import Attempt, Phase, Report, Run
+from bridge.core.timelines import timeline, what_now
+
+Json = dict[str, Any]
+
+
+def run_summary(run: Run, *, url: str = "") -> Json:
+    """What a list shows of a run. `url` is its page, where there is one."""
+    event = run.event
+    return {
+        "id": run.id,
+        "url": url,
+        "project": event.project,
+        "pipeline": run.pipeline,
+        "phase": run.phase.value,
+        "verdict": run.verdict.value if run.verdict else None,
+        "reason": run.reason or (run.attempt.reason if run.attempt else ""),
+        "attempt": run.attempt.n if run.attempt else 0,
+        "event": event.type,
+        "provider": event.provider,
+        "delivery": event.delivery,
+        "sha": event.revision.commit,
+        "ref": event.revision.ref,
+        "branch": event.branch,
+        "tag": event.tag,
+        "pull_request": event.pull_request,
+        "title": event.short_title,
+        "sender": event.sender,
+        "accepted": moment_text(run.accepted),
+        "closed": moment_text(run.closed),
+        "status": _status(run),
+    }
+
+
+def run_details(run: Run, builds: Sequence[Build], *, url: str = "") -> Json:
+    """All there is to know of a run. `builds` are all of the run's."""
+    now = what_now(run, builds)
+    return {
+        **run_summary(run, url=url),
+        "attempts": [_attempt(run, attempt) for attempt in run.state.attempts],
+        "steps": [_step(run, step, builds) for step in step_names(run, builds)],
+        "exit_builds": [_build(build) for build in builds if names.is_exit_step(build.step)],
+        "acts": [
+            {
+                "kind": act.kind.value,
+                "follows": act.follows,
+                "who": act.who,
+                "source": act.source,
+                "at": moment_text(act.at),
+                "only": list(act.only),
+            }
+            for act in run.acts
+        ],
+        "timeline": [{"at": moment_text(one.at), "what": one.what} for one in timeline(run, builds)],
+        "waits_for": now.waits_for,
+        "next": list(now.next),
+    }
+
+
+def step_names(run: Run, builds: Sequence[Build]) -> tuple[str, ...]:
+    """The run's steps: those of the newest attempt's template in its order, then others that builds are of."""
+    named = run.attempt.steps if run.attempt else ()
+    others = sorted({build.step for build in builds if not names.is_exit_step(build.step)} - set(named))
+    return (*named, *others)
+
+
+def step_state(run: Run, step: str, builds: Sequence[Build]) -> str:
+    """One word: an ending (`succeeded`, `failed`, `lost`, …), `nothing_to_do`, `running`, `waiting` (for its
+    worker), `pending` (nothing yet), or `not_run` (and nothing will come)."""
+    attempt = run.attempt
+    if attempt is None:
+        return "pending"
+    ours = [build for build in builds if build.step == step and build.epoch == attempt.epoch]
+    known = run.step(attempt.epoch, step)
+    if known.succeeded is not None or any(_succeeded(build) for build in ours):
+        return Ending.SUCCEEDED.value
+    if known.unhandled:
+        return "nothing_to_do"
+    newest = max(ours, key=lambda build: build.number, default=None)
+    if newest is not None:
+        return build_state(newest)
+    return "pending" if attempt.verdict is None else "not_run"
+
+
+def build_state(build: Build) -> str:
+    """One word: its ending, `waiting` for its worker, or `running` (also while its end is being written down)."""
+    if build.outcome is not None:
+        return build.outcome.ending.value
+    return "waiting" if build.phase is BuildPhase.WAITING else "running"
+
+
+def moment_text(at: float | None) -> str | None:
+    """Seconds since the epoch as a text of UTC, to the millisecond."""
+    if at is None:
+        return None
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _succeeded(build: Build) -> bool:
+    return build.outcome is not None and build.outcome.ending is Ending.SUCCEEDED
+
+
+def _status(run: Run) -> Json:
+    """The commit status: what was taken last and by whom, and what is in the way of the next."""
+    state = run.state
+    return {
+        "context": run.context,
+        "state": state.reported.state if state.reported else None,
+        "description": state.reported.description if state.reported else "",
+        "attempt": state.reported.attempt if state.reported else 0,
+        "taken_by": state.reported_to,
+        "given_up": _report(state.report_given_up),
+        "error": state.report_error,
+    }
+
+
+def _report(report: Report | None) -> Json | None:
+    return None if report is None else {"state": report.state, "description": report.description}
+
+
+def _attempt(run: Run, attempt: Attempt) -> Json:
+    return {
+        "n": attempt.n,
+        "kind": attempt.kind.value,
+        "epoch": attempt.epoch,
+        "only": list(attempt.only),
+        "workflow": names.workflow_name(run.id, attempt.n),
+        "begun": moment_text(attempt.begun),
+        "submitted": moment_text(attempt.submitted),
+        "ended": moment_text(attempt.ended),
+        "verdict": attempt.verdict.value if attempt.verdict else None,
+        "reason": attempt.reason,
+    }
+
+
+def _step(run: Run, step: str, builds: Sequence[Build]) -> Json:
+    ours = [build for build in builds if build.step == step]
+    newest = max(ours, key=lambda build: (build.epoch, build.number), default=None)
+    reason = newest.outcome.reason if newest is not None and newest.outcome is not None else ""
+    return {
+        "name": step,
+        "state": step_state(run, step, builds),
+        "reason": reason,
+        "builds": [_build(build) for build in sorted(ours, key=lambda build: (build.epoch, build.number))],
+    }
+
+
+def _build(build: Build) -> Json:
+    outcome = build.outcome
+    return {
+        "id": build.id,
+        "number": build.number,
+        "epoch": build.epoch,
+        "attempt": build.attempt,
+        "event": build.event,
+        "state": build_state(build),
+        "reason": outcome.reason if outcome else build.given_up,
+        "exit_code": build.exit_code,
+        "created": moment_text(build.created),
+        "started": moment_text(build.started),
+        "ended": moment_text(outcome.ended if outcome else build.ended),
+    }
