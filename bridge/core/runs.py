@@ -173,10 +173,14 @@ class Run:
 
 
 def with_act(run: Run, act: Act) -> Run:
-    """`run` with one more act; the same request is kept once."""
+    """`run` with one more act; the same request is kept once. A closed run that has to go on is open again,
+    so that whoever looks at open runs finds it."""
     if any(known.request == act.request for known in run.acts):
         return run
-    return replace(run, acts=(*run.acts, act))
+    changed = replace(run, acts=(*run.acts, act))
+    if changed.phase is not Phase.CLOSED or changed.waiting_act is None:
+        return changed
+    return replace(changed, phase=Phase.RUNNING, verdict=None, reason="", closed=None)
 
 
 def with_attempt(run: Run, attempt: Attempt) -> Run:

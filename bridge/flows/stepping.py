@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from bridge.core import names
 from bridge.core.builds import Build, BuildPhase, BuildSpec
@@ -9,13 +10,25 @@ from bridge.core.runs import Phase, Run
 from bridge.core.steps import Answer, Create, ExitCode, Follow, GiveUp, Known, Options, Pause, next_move
 from bridge.errors import Conflict, EngineError, NotFound
 from bridge.flows.settling import settled
-from bridge.ports import Builds, Clock, Runs
+from bridge.ports import Builds, Clock
 
 POLL_SECONDS = 0.25
 PAUSE_STEP_SECONDS = 1.0
 """A backoff is waited in pieces, so that a cancel or a newer attempt is seen."""
 TROUBLES = 8
 """How many times in a row the world may not answer before the step says: ask again."""
+
+
+class Records(Protocol):
+    """As much of `Runs` as a step reads."""
+
+    def read(self, run_id: str) -> Run:
+        """The record. Raises NotFound."""
+        ...
+
+    def payload(self, run_id: str) -> bytes:
+        """The event's payload. Raises NotFound."""
+        ...
 
 
 class Interrupted(Exception):
@@ -35,7 +48,7 @@ class Key:
 class Stepping:
     """The ports of a step, and what this call has seen so far."""
 
-    runs: Runs
+    runs: Records
     builds: Builds
     clock: Clock
     show: Callable[[bytes], None]

@@ -86,7 +86,7 @@ class AnyOrder(RuleBasedStateMachine):
     @rule(step=st.sampled_from(["build", "test"]), attempt=st.integers(1, 3))
     def a_steps_process_runs(self, step, attempt):
         """Also of an attempt that is over, as a pod that outlives its Workflow does."""
-        if attempt > len(self.runs.read(RUN).state.attempts) or (step == "test" and not self._done("build")):
+        if attempt > len(self.runs.records[RUN].state.attempts) or (step == "test" and not self._done("build")):
             return
         stepping = Stepping(self.runs, self.builds, self.clock, lambda _: None, lambda _: None)
         self.patience = 40
@@ -122,7 +122,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from([Kind.RETRY, Kind.RERUN, Kind.CANCEL]), back=st.integers(0, 1))
     def a_person_asks(self, kind, back):
-        newest = len(self.runs.read(RUN).state.attempts)
+        newest = len(self.runs.records[RUN].state.attempts)
         if newest >= 3 and kind is not Kind.CANCEL:
             return
         self.requests += 1
@@ -137,7 +137,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @rule()
     def somebody_deletes_the_workflow(self):
-        self.engine.vanish(RUN, max(1, len(self.runs.read(RUN).state.attempts)))
+        self.engine.vanish(RUN, max(1, len(self.runs.records[RUN].state.attempts)))
 
     # What holds at every moment
 
@@ -193,9 +193,9 @@ class AnyOrder(RuleBasedStateMachine):
         self.ends.clear()
         for _ in range(200):
             self._peace()
-            if self.runs.read(RUN).phase is Phase.CLOSED and not self._waits():
+            if self.runs.records[RUN].phase is Phase.CLOSED and not self._waits():
                 break
-        run = self.runs.read(RUN)
+        run = self.runs.records[RUN]
         assert run.phase is Phase.CLOSED
         assert run.verdict is not None
         assert not [b for b in self.builds.builds if b.open]
@@ -211,13 +211,13 @@ class AnyOrder(RuleBasedStateMachine):
         self.nothing_that_succeeded_is_built_again()
 
     def _waits(self):
-        run = self.runs.read(RUN)
+        run = self.runs.records[RUN]
         act = run.waiting_act
         return act is not None and not (act.kind is Kind.RETRY and run.verdict is Verdict.SUCCEEDED)
 
     def _peace(self):
         self.controller.reconcile(RUN)
-        attempt = self.runs.read(RUN).attempt
+        attempt = self.runs.records[RUN].attempt
         if attempt is not None and attempt.verdict is None:
             for step in ("build", "test"):
                 if step == "build" or self._done("build"):
@@ -228,12 +228,12 @@ class AnyOrder(RuleBasedStateMachine):
         self.clock.advance(60)
 
     def _done(self, step):
-        run = self.runs.read(RUN)
+        run = self.runs.records[RUN]
         epoch = run.attempt.epoch if run.attempt else 1
         succeeded = [
             b
-            for b in self.builds.find(RUN, epoch=epoch, step=step)
-            if b.outcome and b.outcome.ending is Ending.SUCCEEDED
+            for b in self.builds.builds
+            if (b.epoch, b.step) == (epoch, step) and b.outcome and b.outcome.ending is Ending.SUCCEEDED
         ]
         return bool(succeeded) or run.step(epoch, step).succeeded is not None
 

@@ -1,0 +1,47 @@
+"""`bridgectl exit`: the exit handler of a Workflow, the fast path to what the controller owes anyway.
+
+It ends the attempt in the record and fires the exit event, by the same pure functions as the controller. That it
+did not run, or ran twice, harms nothing. Variables: BRIDGE_RUN and BRIDGE_ATTEMPT.
+"""
+
+import sys
+
+from bridge import settings as settings_of
+from bridge.core.steps import ExitCode
+from bridge.errors import BridgeError, EngineError
+from bridge.wiring.local import local_ports, reconciling
+from bridge.wiring.steps import place_of
+
+TROUBLES = 10
+PAUSE_SECONDS = 2.0
+
+
+def main() -> None:
+    """Pay what the attempt's end owes; exits 0, or 75 if it could not be found out."""
+    try:
+        place = place_of()
+        if place.run in {"", "none"}:
+            sys.exit(ExitCode.SUCCEEDED)
+        settings = settings_of.load()
+        ports = local_ports(settings)
+        flow = reconciling(ports, settings)
+        for trouble in range(TROUBLES):
+            try:
+                flow.exit(place.run)
+                sys.exit(ExitCode.SUCCEEDED)
+            except EngineError as error:
+                _say(str(error))
+                if trouble + 1 < TROUBLES:
+                    ports.clock.sleep(PAUSE_SECONDS)
+    except BridgeError as error:
+        _say(str(error))
+        sys.exit(ExitCode.USAGE)
+    sys.exit(ExitCode.ASK_AGAIN)
+
+
+def _say(line: str) -> None:
+    print(f"bridgectl exit: {line}", file=sys.stderr, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

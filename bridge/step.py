@@ -1,0 +1,161 @@
+"""`brig run [PROJECT] -e EVENT`: the process of a step, and the entry point of the image's `brig`.
+
+It starts in a fraction of a second: only flows.stepping and the adapters that it needs are imported, and it reads
+its few variables itself. Flags are those of Brigade's `brig run`, and ours (design.md, A step).
+
+Variables: BRIDGE_RUN, BRIDGE_ATTEMPT and BRIDGE_STEP say which step of which run this is.
+"""
+
+import argparse
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from bridge.clocks import SystemClock
+from bridge.core.durations import seconds_of
+from bridge.core.events import Event, Revision
+from bridge.core.names import RESERVED_EVENTS
+from bridge.core.runs import Attempt, Kind, Phase, Run, State
+from bridge.core.steps import Answer, ExitCode, Options
+from bridge.errors import BridgeError, NotFound
+from bridge.flows.stepping import Interrupted, Key, Records, Stepping
+from bridge.wiring.steps import Place, place_of
+
+NO_RUN = ("", "none")
+"""Values of BRIDGE_RUN that mean: started by hand, without a record."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Usage errors are 1, as in `brig`; 2 would say that the build failed."""
+        print(f"brig: {message}; see `brig run --help`", file=sys.stderr)  # noqa: T201
+        sys.exit(ExitCode.USAGE)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the step and exit with its answer's code."""
+    chosen = _parser().parse_args(arguments)
+    try:
+        answer = _answer(chosen)
+    except BridgeError as error:
+        answer = Answer(ExitCode.USAGE, str(error))
+    except Interrupted:
+        answer = Answer(ExitCode.ASK_AGAIN, "asked to end; the build is left alone")
+    _say(answer.message, stream_is_error=answer.code != ExitCode.SUCCEEDED)
+    sys.exit(answer.code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="brig run", allow_abbrev=False, description="Run a step of a project, idempotently.")
+    parser.add_argument("project", nargs="?", default="", help="the project; from the record if left out")
+    parser.add_argument("-e", "--event", action="append", default=[], help="the event to fire; may be repeated")
+    parser.add_argument("--tries", type=_count, help="how many builds of an attempt may fail; else one each call")
+    parser.add_argument("--backoff", type=_duration, default=5.0, help="pause after the first failure, doubled")
+    parser.add_argument("--timeout", type=_duration, help="how long a build may run")
+    parser.add_argument("--start-timeout", type=_duration, default=300.0, help="how long it may wait to start")
+    parser.add_argument("--lost", type=_count, default=5, help="how many builds of an attempt may be lost")
+    parser.add_argument("--unhandled", choices=["ok", "fail"], default="fail", help="what no handler means")
+    parser.add_argument("-c", "--commit", default="", help="without a record: the commit")
+    parser.add_argument("-r", "--ref", default="", help="without a record: the ref")
+    parser.add_argument("-p", "--payload", type=Path, help="without a record: a file with the payload")
+    parser.add_argument("--no-progress", action="store_true", help="accepted, as in brig: progress is never drawn")
+    parser.add_argument("--no-color", action="store_true", help="accepted, as in brig")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 1000:  # noqa: PLR2004
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 1000")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _answer(chosen: argparse.Namespace) -> Answer:
+    reserved = [name for name in chosen.event if name in RESERVED_EVENTS]
+    if reserved:
+        return Answer(ExitCode.USAGE, f"{reserved[0]} is one of Brigade's own events: give the step another one")
+    place = place_of()
+    options = Options(
+        events=tuple(chosen.event),
+        tries=chosen.tries,
+        backoff_seconds=chosen.backoff,
+        timeout_seconds=chosen.timeout,
+        start_timeout_seconds=chosen.start_timeout,
+        lost=chosen.lost,
+        unhandled_ok=chosen.unhandled == "ok",
+    )
+    if place.run in NO_RUN:
+        return _by_hand(chosen, options, place)
+    key = Key(place.run, place.attempt, place.step)
+    stepping = Stepping(place.runs(), place.builds(), SystemClock(), _show, _say)
+    _end_on_sigterm()
+    return stepping.answer(key, options)
+
+
+def _by_hand(chosen: argparse.Namespace, options: Options, place: Place) -> Answer:
+    """Without a record: a run of its own that nobody else knows, made of the flags."""
+    if not chosen.project or not chosen.event:
+        return Answer(ExitCode.USAGE, "without a run (BRIDGE_RUN), PROJECT and -e EVENT have to be given")
+    run_id = f"hand-{secrets.token_hex(8)}"
+    step = "step"
+    payload = chosen.payload.read_bytes() if chosen.payload else b""
+    event = Event(
+        provider="brigade-cli",
+        type=chosen.event[0],
+        project=chosen.project,
+        delivery=run_id,
+        revision=Revision(chosen.commit, chosen.ref or ("" if chosen.commit else "master")),
+    )
+    begun = Attempt(1, Kind.FIRST, 1, time.time(), steps=(step,))
+    run = Run(run_id, "by-hand", event, "", "", begun.begun, phase=Phase.RUNNING, state=State(attempts=(begun,)))
+    stepping = Stepping(_OneRun(run, payload), place.builds(), SystemClock(), _show, _say)
+    _end_on_sigterm()
+    return stepping.answer(Key(run_id, 1, step), options)
+
+
+class _OneRun(Records):
+    """The records of a step by hand: one, in memory."""
+
+    def __init__(self, run: Run, payload: bytes) -> None:
+        self._run = run
+        self._payload = payload
+
+    def read(self, run_id: str) -> Run:
+        if run_id != self._run.id:
+            raise NotFound(f"there is no run {run_id}")
+        return self._run
+
+    def payload(self, run_id: str) -> bytes:
+        self.read(run_id)
+        return self._payload
+
+
+def _end_on_sigterm() -> None:
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise Interrupted
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def _show(chunk: bytes) -> None:
+    sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+
+
+def _say(line: str, *, stream_is_error: bool = False) -> None:
+    print(f"brig: {line}", file=sys.stderr if stream_is_error else sys.stdout, flush=True)
+
+
+if __name__ == "__main__":
+    main()
