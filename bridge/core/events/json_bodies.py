@@ -6,6 +6,7 @@ duplicate keys, NaN, lone surrogates and numbers too large for a double, so a bo
 
 import json
 import math
+from itertools import accumulate
 from typing import Any, NoReturn
 
 from bridge.errors import TooLarge, UnreadableEvent
@@ -15,7 +16,7 @@ LONGEST_BODY_BYTES = 1_000_000
 DEEPEST_NESTING = 64
 """Levels of objects and arrays; GitHub's own payloads have fewer than ten."""
 
-_BRACKETS_ALIKE = bytes.maketrans(b"[]", b"{}")
+_LEVELS = dict(zip(b"[{]}", (1, 1, -1, -1), strict=True))
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 
 
@@ -75,26 +76,20 @@ def _bounded_text(body: bytes) -> str:
         text = body.decode()
     except UnicodeDecodeError as exc:
         raise UnreadableEvent(f"reading the body: byte {exc.start} is not UTF-8") from None
-    if _is_deeper_than(DEEPEST_NESTING, body):
+    if _depth(body) > DEEPEST_NESTING:
         raise UnreadableEvent(f"reading the body: it is nested deeper than {DEEPEST_NESTING} levels")
     return text
 
 
-def _is_deeper_than(limit: int, body: bytes) -> bool:
-    """Whether brackets outside strings nest deeper than `limit`; never recurses, linear in time.
+def _depth(body: bytes) -> int:
+    """How deep brackets outside strings nest, found without recursion in linear time.
 
-    Each pass takes the innermost brackets away: a pair that is left after `limit` passes was deeper. Without
-    a pair what is left is cut off or no JSON; the parser says so better, and it may be left to it while the
-    open brackets are few.
+    Of something that is no JSON it is at least as deep as a parser gets before it sees that.
     """
     without_escapes = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     outside_strings = b"".join(without_escapes.split(b'"')[::2])
-    brackets = outside_strings.translate(_BRACKETS_ALIKE, _NO_BRACKETS)
-    for _ in range(limit):
-        if not brackets:
-            break
-        brackets = brackets.replace(b"{}", b"")
-    return b"{}" in brackets or brackets.count(b"{") > limit
+    brackets = outside_strings.translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_LEVELS.__getitem__, brackets)), default=0)
 
 
 def _loaded(text: str, **hooks: Any) -> dict[str, Any]:
