@@ -25,18 +25,12 @@ from bridge.core.builds import Ending, Outcome
 from bridge.local import durable
 from bridge.local.processes import Identity
 
+MARK = "BRIDGE_BUILD"
+"""The variable in a worker's environment that names its build's folder, with a slash at the end."""
+
 _SWEPT = (
-    "orders.json",
-    "build.json",
-    "payload",
-    "vcs",
-    "work",
-    "hook",
-    "home",
-    "tmp",
-    "storage",
-    "cache",
-    "volumes",
+    *("orders.json", "build.json", "payload"),
+    *("vcs", "work", "hook", "home", "tmp", "storage", "cache", "volumes"),
 )
 """What nobody needs after the worker's end: what is secret, and what is large."""
 
@@ -92,11 +86,7 @@ class BuildFolder:
     @property
     def marks(self) -> tuple[str, ...]:
         """How the environments of this build's processes begin an entry: its worker's, its host jobs'."""
-        return (
-            f"BRIDGE_BUILD={self.path}\0"[:-1],
-            f"HOME={self.path}/home",
-            f"BRIGADE_WORKSPACE={self.path}/work/",
-        )
+        return (f"{MARK}={self.path}/", f"HOME={self.path}/", f"BRIGADE_WORKSPACE={self.path}/")
 
     def spec(self) -> dict[str, object] | None:
         """Which build this is; None if the folder is gone."""
@@ -148,7 +138,7 @@ class BuildFolder:
         found = durable.read_json(self.path / "tombstone.json")
         if found is None:
             return None
-        return Tombstone(str(found.get("reason")), Ending(found.get("ending")), _number(found, "at"))
+        return Tombstone(str(found.get("reason")), Ending(str(found.get("ending"))), _number(found, "at"))
 
     def write_tombstone(self, tombstone: Tombstone) -> None:
         """Give it up, unless somebody did: the first reason stands."""
@@ -160,7 +150,7 @@ class BuildFolder:
         found = durable.read_json(self.path / "outcome.json")
         if found is None:
             return None
-        ending = Ending(found.get("ending"))
+        ending = Ending(str(found.get("ending")))
         return Outcome(ending, str(found.get("reason")), _number(found, "ended"), str(found.get("tail")))
 
     def write_outcome(self, outcome: Outcome) -> None:

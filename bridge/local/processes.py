@@ -107,6 +107,12 @@ def end(processes: Sequence[Identity], *, grace_seconds: float) -> bool:
     return wait_until_gone(processes, seconds=grace_seconds)
 
 
+def kill(processes: Sequence[Identity]) -> None:
+    """SIGKILL, without waiting for what comes of it."""
+    for one in processes:
+        send(one, signal.SIGKILL)
+
+
 def marked(marks: Sequence[str]) -> list[Identity]:
     """All processes of ours that were started with one of these beginnings of an environment entry.
 
