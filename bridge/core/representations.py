@@ -9,7 +9,7 @@ from typing import Any
 
 from bridge.core import names
 from bridge.core.builds import Build, BuildPhase, Ending
-from bridge.core.runs import Attempt, Phase, Report, Run
+from bridge.core.runs import Attempt, Report, Run
 from bridge.core.timelines import timeline, what_now
 
 Json = dict[str, Any]
@@ -160,6 +160,7 @@ def _build(build: Build) -> Json:
     outcome = build.outcome
     return {
         "id": build.id,
+        "step": build.step,
         "number": build.number,
         "epoch": build.epoch,
         "attempt": build.attempt,

@@ -1,0 +1,172 @@
+"""Following a run or its logs over the API until it comes to rest."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge.client import Client
+from bridge.errors import NotFound, Unavailable
+from bridge.showing import LogLines, clean
+
+Json = Mapping[str, Any]
+
+POLL_SECONDS = 1.0
+PATIENCE_SECONDS = 120.0
+"""A server that is started again comes back within this time; then following ends with Unavailable."""
+
+
+@dataclass(frozen=True)
+class Polling:
+    """How often a run is looked at, and for how long no answer is borne."""
+
+    client: Client
+    poll_seconds: float = POLL_SECONDS
+    patience_seconds: float = PATIENCE_SECONDS
+    sleep: Callable[[float], None] = time.sleep
+    monotonic: Callable[[], float] = time.monotonic
+
+    def states(self, run_id: str) -> Iterator[dict[str, Any]]:
+        """The run's details, again and again, the last time when it is closed. Raises Unavailable after the
+        patience, NotFound if it is forgotten."""
+        while True:
+            run = self.patiently(lambda: self.client.get(run_id))
+            yield run
+            if is_closed(run):
+                return
+            self.sleep(self.poll_seconds)
+
+    def patiently(self, ask: Callable[[], Any]) -> Any:
+        """What `ask` answers, asked again while it is Unavailable."""
+        since = self.monotonic()
+        while True:
+            try:
+                return ask()
+            except Unavailable:
+                if self.monotonic() - since >= self.patience_seconds:
+                    raise
+            self.sleep(self.poll_seconds)
+
+
+@dataclass
+class _Source:
+    """A build's log, and how far it was shown."""
+
+    step: str
+    number: int
+    epoch: int
+    offset: int = 0
+    lines: LogLines = field(default_factory=LogLines)
+    done: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"==> {clean(self.step)}, build {self.number}"
+
+
+@dataclass
+class Logs:
+    """The lines of a run's logs: of one step, or of all, each build under a line that says which it is."""
+
+    polling: Polling
+    run_id: str
+    step: str = ""
+    """Empty is all steps."""
+    _sources: dict[tuple[int, str, int], _Source] = field(default_factory=dict)
+    _last: "_Source | None" = None
+
+    def so_far(self) -> Iterator[str]:
+        """What there is now of the newest build of each step. Raises NotFound for a step that is not there."""
+        run = self.polling.client.get(self.run_id)
+        yield from self._of(run)
+
+    def following(self) -> Iterator[str]:
+        """The same, and what comes, also of later builds, until the step succeeded or the attempt ended."""
+        while True:
+            run = self.polling.patiently(lambda: self.polling.client.get(self.run_id))
+            yield from self._of(run)
+            if self._is_over(run):
+                return
+            self.polling.sleep(self.polling.poll_seconds)
+
+    def _of(self, run: Json) -> Iterator[str]:
+        self._find(run)
+        for source in self._sources.values():
+            if not source.done:
+                yield from self._from(source, ended=self._has_ended(run, source))
+
+    def _find(self, run: Json) -> None:
+        """Know the builds whose logs are wanted: at first the newest of each step, later every new one."""
+        steps = _builds_by_step(run)
+        if self.step and self.step not in steps:
+            raise NotFound(
+                f"run {self.run_id} has no step {self.step[:80]!r}: it has {', '.join(steps) or 'none yet'}"
+            )
+        known = {source.step for source in self._sources.values()}
+        for step, builds in steps.items():
+            if self.step and step != self.step:
+                continue
+            for epoch, number in builds if step in known else builds[-1:]:
+                if not self._is_older(step, epoch, number):
+                    self._sources.setdefault((epoch, step, number), _Source(step, number, epoch))
+
+    def _is_older(self, step: str, epoch: int, number: int) -> bool:
+        ours = [(one.epoch, one.number) for one in self._sources.values() if one.step == step]
+        return bool(ours) and (epoch, number) < min(ours)
+
+    def _from(self, source: _Source, *, ended: bool) -> Iterator[str]:
+        try:
+            part = self.polling.patiently(
+                lambda: self.polling.client.log(
+                    self.run_id, source.step, build=source.number, offset=source.offset
+                )
+            )
+        except NotFound:
+            # A build that has ended without a log, or whose log was swept away.
+            source.done = ended
+            return
+        source.offset = part.next_offset
+        lines = source.lines.fed(part.content)
+        if ended:
+            lines += source.lines.rest()
+            source.done = True
+        if lines and self._last is not source:
+            self._last = source
+            yield source.title
+        yield from lines
+
+    def _has_ended(self, run: Json, source: _Source) -> bool:
+        for build in _builds(run):
+            if (build.get("step"), build.get("number"), build.get("epoch")) == (
+                source.step,
+                source.number,
+                source.epoch,
+            ):
+                return build.get("state") not in {"waiting", "running"}
+        return True
+
+    def _is_over(self, run: Json) -> bool:
+        if is_closed(run):
+            return True
+        if not self.step:
+            return False
+        states = [step.get("state") for step in run.get("steps", []) if step.get("name") == self.step]
+        return bool(states) and states[0] in {"succeeded", "nothing_to_do", "not_run"}
+
+
+def is_closed(run: Json) -> bool:
+    """Whether the run is at rest."""
+    return run.get("phase") == "closed"
+
+
+def _builds(run: Json) -> list[Json]:
+    of_steps = [build for step in run.get("steps", []) for build in step.get("builds", [])]
+    return [*of_steps, *run.get("exit_builds", [])]
+
+
+def _builds_by_step(run: Json) -> dict[str, list[tuple[int, int]]]:
+    """(epoch, number) of the builds of each step, in order; also of steps that have none yet."""
+    found: dict[str, list[tuple[int, int]]] = {str(step.get("name")): [] for step in run.get("steps", [])}
+    for build in _builds(run):
+        found.setdefault(str(build.get("step")), []).append((build.get("epoch", 1), build.get("number", 1)))
+    return {step: sorted(builds) for step, builds in found.items()}
