@@ -94,6 +94,14 @@ _inherited: list[sqlite3.Connection] = []
 would touch the locks and the log of a file that the other process still has open."""
 
 
+def storable(text: str) -> str:
+    """`text` as a column takes it.
+
+    Half a surrogate pair is JSON but no UTF-8: a record's JSON keeps it, a column shows a question mark.
+    """
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 class Database:
     """A SQLite file with bridge's tables.
 

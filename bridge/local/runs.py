@@ -13,7 +13,7 @@ from bridge.core import records
 from bridge.core.records import Fields
 from bridge.core.runs import Run
 from bridge.errors import Misconfigured, NotFound
-from bridge.local.database import BUSY_TIMEOUT_SECONDS, Database
+from bridge.local.database import BUSY_TIMEOUT_SECONDS, Database, storable
 from bridge.ports import Created, RunFilter
 
 _COLUMNS = "id, pipeline, context, digest, accepted, phase, verdict, reason, closed, event, acts, state, version"
@@ -47,7 +47,7 @@ class SqliteRuns:
             if known is None:
                 columns = {**_fixed_columns(run, event), **_changing_columns(run), "version": 1}
                 _insert(connection, "runs", columns)
-                _insert(connection, "payloads", {"run": _storable(run.id), "packed": packed})
+                _insert(connection, "payloads", {"run": storable(run.id), "packed": packed})
         if known is not None:
             return Created(_run(known), duplicate=True)
         return Created(stored, duplicate=False)
@@ -63,7 +63,7 @@ class SqliteRuns:
     def payload(self, run_id: str) -> bytes:
         """The event's payload, whole. Raises NotFound, and Misconfigured when it is damaged."""
         with self.database.reading() as connection:
-            row = connection.execute("SELECT packed FROM payloads WHERE run = ?", (_storable(run_id),)).fetchone()
+            row = connection.execute("SELECT packed FROM payloads WHERE run = ?", (storable(run_id),)).fetchone()
         if row is None:
             raise _not_found(run_id)
         packed = row[0]
@@ -108,14 +108,14 @@ class SqliteRuns:
             assignments = ", ".join(f"{name} = :{name}" for name in columns)
             connection.execute(
                 f"UPDATE runs SET {assignments} WHERE id = :id",  # noqa: S608
-                {**columns, "id": _storable(run_id)},
+                {**columns, "id": storable(run_id)},
             )
         return replace(changed, version=str(version))
 
     def forget(self, run_id: str) -> None:
         """Remove the record, its payload and what the board shows of it; gone already is fine."""
         with self.database.writing() as connection:
-            connection.execute("DELETE FROM runs WHERE id = ?", (_storable(run_id),))
+            connection.execute("DELETE FROM runs WHERE id = ?", (storable(run_id),))
         with self._damaged_lock:
             self._damaged.pop(run_id, None)
 
@@ -145,11 +145,11 @@ class SqliteRuns:
 def _fixed_columns(run: Run, event: str) -> dict[str, object]:
     number = run.event.pull_request
     return {
-        "id": _storable(run.id),
-        "project": _storable(run.event.project),
-        "pipeline": _storable(run.pipeline),
-        "context": _storable(run.context),
-        "sha": _storable(run.event.revision.commit),
+        "id": storable(run.id),
+        "project": storable(run.event.project),
+        "pipeline": storable(run.pipeline),
+        "context": storable(run.context),
+        "sha": storable(run.event.revision.commit),
         # As text: JSON has whole numbers that no SQLite column holds.
         "pull_request": "" if number is None else str(number),
         "digest": run.digest,
@@ -162,7 +162,7 @@ def _changing_columns(run: Run) -> dict[str, object]:
     return {
         "phase": run.phase.value,
         "verdict": run.verdict.value if run.verdict else "",
-        "reason": _storable(run.reason),
+        "reason": storable(run.reason),
         "closed": run.closed,
         "acts": records.encode_acts(run.acts),
         "state": records.encode_state(run.state),
@@ -175,7 +175,7 @@ def _insert(connection: sqlite3.Connection, table: str, columns: Mapping[str, ob
 
 
 def _row(connection: sqlite3.Connection, run_id: str) -> dict[str, object] | None:
-    row = connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (_storable(run_id),)).fetchone()  # noqa: S608
+    row = connection.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (storable(run_id),)).fetchone()  # noqa: S608
     return None if row is None else _named(row)
 
 
@@ -207,10 +207,10 @@ def _run(row: Mapping[str, object]) -> Run:
 
 def _condition(wanted: RunFilter) -> tuple[str, list[str]]:
     columns = {
-        "project": _storable(wanted.project),
-        "pipeline": _storable(wanted.pipeline),
-        "sha": _storable(wanted.sha),
-        "context": _storable(wanted.context),
+        "project": storable(wanted.project),
+        "pipeline": storable(wanted.pipeline),
+        "sha": storable(wanted.sha),
+        "context": storable(wanted.context),
         "pull_request": "" if wanted.pull_request is None else str(wanted.pull_request),
     }
     asked = {name: value for name, value in columns.items() if value}
@@ -218,11 +218,6 @@ def _condition(wanted: RunFilter) -> tuple[str, list[str]]:
     if wanted.open_only:
         conditions.append("phase <> 'closed'")
     return " AND ".join(conditions) or "TRUE", list(asked.values())
-
-
-def _storable(text: str) -> str:
-    # Half a surrogate pair is JSON but no UTF-8; the record's JSON keeps it, a column shows a question mark.
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _not_found(run_id: str) -> NotFound:
