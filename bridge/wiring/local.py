@@ -24,7 +24,9 @@ from bridge.flows.reconciling import Reconciling
 from bridge.github.statuses import GITHUB, GitHubStatuses
 from bridge.local.board import Board
 from bridge.local.builds import ProcessBuilds
+from bridge.local.containers import working_engine
 from bridge.local.engine import LocalEngine
+from bridge.local.node import find_node
 from bridge.local.pipelines import TemplatePipelines
 from bridge.local.processes import dies_with_parent
 from bridge.local.projects import FolderProjects
@@ -146,10 +148,13 @@ def prepare(settings: Settings) -> list[str]:
     Raises Misconfigured if nothing could ever run: no project, a broken project or pipeline file.
     """
     settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    projects = FolderProjects(settings.projects).all()
+    known = FolderProjects(settings.projects)
+    projects = known.all()
+    broken = [f"{path}: {reason}" for path, reason in known.broken()]
     if not projects:
         raise Misconfigured(
-            f"{settings.projects} has no project: give the folder that holds project.yaml, or the one above it"
+            "; ".join(broken)
+            or f"{settings.projects} has no project: give the folder that holds project.yaml, or the one above it"
         )
     templates = settings.state / "templates"
     rendered = {path.name for path in render(DEFAULT_PIPELINES, templates)}
@@ -163,7 +168,16 @@ def prepare(settings: Settings) -> list[str]:
     for stale in templates.glob("*.yaml"):
         if stale.name not in rendered:
             stale.unlink()
-    return [f"project {project.name} ({project_id(project.name)})" for project in projects]
+    usable = [f"project {project.name} ({project_id(project.name)})" for project in projects]
+    return [*usable, *(f"left out: {line}" for line in broken)]
+
+
+def with_commands(settings: Settings) -> Settings:
+    """The settings with Node and the container engine found once, so that no step has to look for them again."""
+    engine = settings.container_command
+    if settings.jobs == "container" and not engine:
+        (engine,) = working_engine()
+    return settings.model_copy(update={"node": find_node(settings.node), "container_command": engine})
 
 
 def serve(settings: Settings) -> int:
@@ -175,6 +189,7 @@ def serve(settings: Settings) -> int:
         )
     for line in prepare(settings):
         _say(line)
+    settings = with_commands(settings)
     listener = _listener(settings)
     port = listener.getsockname()[1]
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -11,6 +11,8 @@ from pathlib import Path
 from bridge.clocks import SystemClock
 from bridge.errors import BadSettings
 from bridge.local.builds import ProcessBuilds
+from bridge.local.containers import working_engine
+from bridge.local.node import find_node
 from bridge.local.projects import FolderProjects
 from bridge.local.runs import SqliteRuns
 from bridge.ports import Builds, Runs
@@ -68,12 +70,15 @@ def place_of(environment: Mapping[str, str] | None = None) -> Place:
 
 
 def local_builds(state: Path, projects: Path, *, jobs: str, container_command: str, node: str) -> ProcessBuilds:
-    """The builds of one machine."""
+    """The builds of one machine. What is not named is looked for; raises Misconfigured if it is not there."""
+    if jobs not in {"container", "host"}:
+        raise BadSettings("BRIDGE_JOBS has to be `container` or `host`")
+    engine = () if jobs == "host" else (container_command,) if container_command else working_engine()
     return ProcessBuilds(
         state,
         FolderProjects(projects),
-        jobs=jobs,
-        container_command=container_command,
-        node=node,
+        jobs="host" if jobs == "host" else "container",
+        container_command=engine,
+        node=node or find_node(),
         clock=SystemClock(),
     )

@@ -1,0 +1,4 @@
+set -eu
+echo "building widgets at $COMMIT"
+sleep 0.3
+echo "built"
