@@ -58,7 +58,7 @@ def our_shape():
 @functools.cache
 def argo_shape():
     if not CRD.exists():
-        pytest.skip("Argo's CRDs are not beside this repository (../shared/argo-crds)")
+        pytest.skip("not needed here: Argo's CRDs are not beside this repository (../shared/argo-crds)")
     # The C loader, where there is one: a megabyte takes the other one ten times as long.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     crd = yaml.load(CRD.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
