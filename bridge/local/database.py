@@ -45,7 +45,7 @@ _MIGRATIONS = (
         "CREATE INDEX runs_by_project ON runs (project, accepted, number)",
         "CREATE INDEX runs_by_pipeline ON runs (pipeline, accepted, number)",
         "CREATE INDEX runs_by_commit ON runs (sha, context)",
-        "CREATE INDEX runs_by_pull_request ON runs (pull_request) WHERE pull_request <> ''",
+        "CREATE INDEX runs_by_pull_request ON runs (pull_request, accepted, number)",
         """
         CREATE TABLE payloads (
             run TEXT PRIMARY KEY REFERENCES runs (id) ON DELETE CASCADE,
