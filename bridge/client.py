@@ -20,7 +20,9 @@ from bridge.errors import BridgeError, Conflict, Forbidden, Misconfigured, NotFo
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 LONGEST_ANSWER_BYTES = 64 * 1024 * 1024
-NEXT_OFFSET_HEADER = "X-Next-Offset"
+NEXT_OFFSET_HEADER = "Bridge-Next-Offset"
+MOST_RUNS = 1000
+"""The highest limit that the API takes."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,252}")
 _EXCERPT_CHARACTERS = 300
@@ -48,6 +50,16 @@ class LogPart:
     content: bytes
     next_offset: int
     """Where the next piece begins."""
+
+
+@dataclass(frozen=True)
+class Acted:
+    """The answer to an act."""
+
+    accepted: bool
+    """It is on record; otherwise there is nothing to do."""
+    message: str
+    """What happens now, or why nothing does."""
 
 
 class Client:
@@ -85,16 +97,16 @@ class Client:
         sha: str = "",
         pull_request: int | None = None,
         open_only: bool = False,
-        limit: int = 0,
+        limit: int = MOST_RUNS,
     ) -> list[dict[str, Any]]:
-        """Summaries of runs, the newest first; an empty filter filters nothing, `limit` 0 asks for no limit."""
+        """Summaries of runs, the newest first; an empty filter filters nothing."""
         wanted = {
             "project": project,
             "pipeline": pipeline,
             "sha": sha,
-            "pr": pull_request,
+            "pull_request": pull_request,
             "open": "true" if open_only else "",
-            "limit": limit or "",
+            "limit": limit,
         }
         query = urlencode({name: value for name, value in wanted.items() if value not in {"", None}})
         answer = self._json("GET", f"/api/v1/runs?{query}" if query else "/api/v1/runs", "listing runs")
@@ -107,29 +119,40 @@ class Client:
         """All details of a run."""
         return self._json("GET", f"/api/v1/runs/{_part(run_id, 'run')}", f"getting run {run_id}")
 
-    def log(self, run_id: str, step: str, *, build: int | None = None, offset: int = 0) -> LogPart:
-        """The log of a step's build from byte `offset` on, or of its newest build."""
-        wanted = {"build": build, "offset": offset or None}
-        query = urlencode({name: value for name, value in wanted.items() if value is not None})
-        path = f"/api/v1/runs/{_part(run_id, 'run')}/steps/{_part(step, 'step')}/log"
-        act = f"reading the log of step {step} of run {run_id}"
-        answer, content = self._asked(
-            "GET", f"{path}?{query}" if query else path, act, accept="text/plain, */*;q=0.5"
-        )
+    def log(self, run_id: str, step: str, *, build: int, epoch: int) -> bytes:
+        """The log of a step's build, or its end if it is very long."""
+        _, content = self._log(run_id, step, {"build": build, "epoch": epoch})
+        return content
+
+    def log_from(self, run_id: str, step: str, *, build: int, epoch: int, offset: int) -> LogPart:
+        """What was written to the log from byte `offset` on, maybe nothing yet, maybe not all there is."""
+        answer, content = self._log(run_id, step, {"build": build, "epoch": epoch, "offset": offset})
         told = answer.headers.get(NEXT_OFFSET_HEADER, "")
         return LogPart(content, int(told) if told.isdecimal() else offset + len(content))
 
     def act(
-        self, run_id: str, kind: Kind, *, request: str, only: tuple[str, ...] = (), follows: int | None = None
-    ) -> dict[str, Any]:
+        self,
+        run_id: str,
+        kind: Kind,
+        *,
+        request: str,
+        who: str = "",
+        source: str = "cli",
+        only: tuple[str, ...] = (),
+        follows: int | None = None,
+    ) -> Acted:
         """Ask for a retry, rerun or cancel; `request` is the same for every repeat of this very wish."""
-        asked: dict[str, Any] = {}
-        if only:
-            asked["only"] = list(only)
+        asked: dict[str, Any] = {"request": request, "who": who, "source": source, "only": list(only)}
         if follows is not None:
             asked["follows"] = follows
         path = f"/api/v1/runs/{_part(run_id, 'run')}/{kind.value}"
-        return self._json("POST", path, f"{kind.value} of run {run_id}", body=asked, request=request)
+        answer = self._json("POST", path, f"{kind.value} of run {run_id}", body=asked, request=request)
+        return Acted(accepted=answer.get("accepted") is True, message=str(answer.get("message") or ""))
+
+    def _log(self, run_id: str, step: str, wanted: Mapping[str, int]) -> tuple[urllib3.BaseHTTPResponse, bytes]:
+        path = f"/api/v1/runs/{_part(run_id, 'run')}/steps/{_part(step, 'step')}/log?{urlencode(wanted)}"
+        act = f"reading the log of step {step} of run {run_id}"
+        return self._asked("GET", path, act, accept="text/plain, application/problem+json;q=0.5")
 
     def _json(
         self, method: str, path: str, act: str, *, body: Mapping[str, Any] | None = None, request: str = ""
@@ -165,7 +188,7 @@ class Client:
             try:
                 content = answer.read(LONGEST_ANSWER_BYTES)
             finally:
-                answer.release_conn()
+                answer.close()
         except (ValueError, urllib3.exceptions.LocationValueError) as exc:
             # Also what a header cannot hold: the message may not repeat it, it could be the token.
             raise Misconfigured(f"{act}: BRIDGE_URL or BRIDGE_TOKEN cannot be used in HTTP; correct it") from exc

@@ -236,7 +236,7 @@ def _state(word: object) -> Text:
 
 
 def _visible(character: str) -> str:
-    """The character, a space for what only separates, nothing for controls, direction marks and half surrogates."""
+    """The character, a space for what only separates, and nothing for controls, direction marks and the like."""
     if character.isprintable():
         return character
     return " " if character.isspace() else ""

@@ -1,15 +1,17 @@
 """Following a run or its logs over the API until it comes to rest."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from bridge.client import Client
 from bridge.errors import NotFound, Unavailable
 from bridge.showing import LogLines, clean
 
 Json = Mapping[str, Any]
+_Answer = TypeVar("_Answer")
 
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
@@ -36,7 +38,7 @@ class Polling:
                 return
             self.sleep(self.poll_seconds)
 
-    def patiently(self, ask: Callable[[], Any]) -> Any:
+    def patiently(self, ask: Callable[[], _Answer]) -> _Answer:
         """What `ask` answers, asked again while it is Unavailable."""
         since = self.monotonic()
         while True:
@@ -77,23 +79,22 @@ class Logs:
 
     def so_far(self) -> Iterator[str]:
         """What there is now of the newest build of each step. Raises NotFound for a step that is not there."""
-        run = self.polling.client.get(self.run_id)
-        yield from self._of(run)
+        self._find(self.polling.client.get(self.run_id))
+        for source in self._sources.values():
+            content = self._asked(self.polling.client.log, source)
+            yield from self._shown(source, source.lines.fed(content or b"") + source.lines.rest())
 
     def following(self) -> Iterator[str]:
         """The same, and what comes, also of later builds, until the step succeeded or the attempt ended."""
         while True:
             run = self.polling.patiently(lambda: self.polling.client.get(self.run_id))
-            yield from self._of(run)
+            self._find(run)
+            for source in self._sources.values():
+                if not source.done:
+                    yield from self._new(source, ended=_has_ended(run, source))
             if self._is_over(run):
                 return
             self.polling.sleep(self.polling.poll_seconds)
-
-    def _of(self, run: Json) -> Iterator[str]:
-        self._find(run)
-        for source in self._sources.values():
-            if not source.done:
-                yield from self._from(source, ended=self._has_ended(run, source))
 
     def _find(self, run: Json) -> None:
         """Know the builds whose logs are wanted: at first the newest of each step, later every new one."""
@@ -114,36 +115,31 @@ class Logs:
         ours = [(one.epoch, one.number) for one in self._sources.values() if one.step == step]
         return bool(ours) and (epoch, number) < min(ours)
 
-    def _from(self, source: _Source, *, ended: bool) -> Iterator[str]:
-        try:
-            part = self.polling.patiently(
-                lambda: self.polling.client.log(
-                    self.run_id, source.step, build=source.number, offset=source.offset
-                )
-            )
-        except NotFound:
-            # A build that has ended without a log, or whose log was swept away.
-            source.done = ended
-            return
-        source.offset = part.next_offset
-        lines = source.lines.fed(part.content)
+    def _new(self, source: _Source, *, ended: bool) -> Iterator[str]:
+        """What was written since the last time. `ended` was found out before: then nothing comes after it."""
+        while True:
+            part = self._asked(self.polling.client.log_from, source, offset=source.offset)
+            if part is None or not part.content:
+                break
+            source.offset = part.next_offset
+            yield from self._shown(source, source.lines.fed(part.content))
         if ended:
-            lines += source.lines.rest()
             source.done = True
+            yield from self._shown(source, source.lines.rest())
+
+    def _asked(self, ask: Callable[..., _Answer], source: _Source, **more: int) -> _Answer | None:
+        """The answer, or None for a build that has no log, or not any more."""
+        with contextlib.suppress(NotFound):
+            return self.polling.patiently(
+                lambda: ask(self.run_id, source.step, build=source.number, epoch=source.epoch, **more)
+            )
+        return None
+
+    def _shown(self, source: _Source, lines: list[str]) -> Iterator[str]:
         if lines and self._last is not source:
             self._last = source
             yield source.title
         yield from lines
-
-    def _has_ended(self, run: Json, source: _Source) -> bool:
-        for build in _builds(run):
-            if (build.get("step"), build.get("number"), build.get("epoch")) == (
-                source.step,
-                source.number,
-                source.epoch,
-            ):
-                return build.get("state") not in {"waiting", "running"}
-        return True
 
     def _is_over(self, run: Json) -> bool:
         if is_closed(run):
@@ -152,6 +148,16 @@ class Logs:
             return False
         states = [step.get("state") for step in run.get("steps", []) if step.get("name") == self.step]
         return bool(states) and states[0] in {"succeeded", "nothing_to_do", "not_run"}
+
+
+def _has_ended(run: Json, source: _Source) -> bool:
+    key = (source.step, source.number, source.epoch)
+    states = [
+        build.get("state")
+        for build in _builds(run)
+        if (build.get("step"), build.get("number"), build.get("epoch")) == key
+    ]
+    return not states or states[0] not in {"waiting", "running"}
 
 
 def is_closed(run: Json) -> bool:

@@ -1,0 +1,457 @@
+"""The commands of `bridgectl`, except those that cli.py replaces by programs of their own."""
+
+import getpass
+import json
+import os
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from bridge import errors, showing
+from bridge import settings as settings_of
+from bridge.choosing import chosen, wanted
+from bridge.client import MOST_RUNS, Client
+from bridge.core.runs import Kind
+from bridge.errors import BridgeError, Misconfigured, Unavailable
+from bridge.watching import Logs, Polling, is_closed
+
+SUCCESS, USAGE, FAILED, NOT_FOUND, ASK_AGAIN, INTERRUPTED = 0, 1, 2, 4, 75, 130
+SECRET_VARIABLE = "BRIDGE_SECRET"  # noqa: S105 - the variable's name
+
+# The first that fits; every other error of ours is USAGE.
+_CODES: tuple[tuple[type[BridgeError], int], ...] = (
+    (errors.NotFound, NOT_FOUND),
+    (errors.Conflict, USAGE),
+    (errors.Forbidden, USAGE),
+    (errors.EngineError, ASK_AGAIN),
+)
+
+HELP = """Durable pull-request pipelines for Brigade on Argo Workflows.
+
+Exit codes of the commands that ask a gateway: 0 done, 1 usage or configuration, 2 the run did not succeed
+(get --watch), 4 not found, 75 no usable answer (try again later), 130 interrupted.
+
+Workflows also call `bridgectl brig run [PROJECT] -e EVENT` (a step; its --help says more) and `bridgectl exit`.
+"""
+
+app = typer.Typer(
+    help=HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    # A traceback with the values of variables could show a token.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Output(StrEnum):
+    """Forms of what `get` shows."""
+
+    JSON = "json"
+    YAML = "yaml"
+
+
+class ListOutput(StrEnum):
+    """Forms of what `list` shows."""
+
+    JSON = "json"
+    YAML = "yaml"
+    WIDE = "wide"
+
+
+class Jobs(StrEnum):
+    """How jobs run on one machine."""
+
+    CONTAINER = "container"
+    HOST = "host"
+
+
+Url = Annotated[
+    str | None, typer.Option(help="The gateway's address; BRIDGE_URL if not given.", show_default=False)
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.", show_default=False)]
+Meant = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|SHA|PR",
+        help="A run's id, 7 or more digits of a commit, or a pull request: 7 or acme/widgets#7.",
+        show_default=False,
+    ),
+]
+Directory = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what `arguments` ask for; answers the exit code. What goes wrong is said on stderr, a line each."""
+    try:
+        code = app(list(arguments), prog_name="bridgectl", standalone_mode=False)
+    except BridgeError as error:
+        _complain(str(error))
+        return _code_of(error)
+    except typer.TyperException as error:
+        format_message = getattr(error, "format_message", error.__str__)
+        _complain(f"{format_message() or 'a command is missing'} (bridgectl --help says more)")
+        return USAGE
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+    return code if isinstance(code, int) else SUCCESS
+
+
+@app.command()
+def local(
+    directory: Directory,
+    *,
+    port: Annotated[int | None, typer.Option(help="Where to listen on loopback; 0 takes a free one.")] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="Where runs are kept; DIR/.bridge if not given.")] = None,
+    jobs: Annotated[Jobs | None, typer.Option(help="How jobs run; `host` gives them no isolation.")] = None,
+    parallel_steps: Annotated[int | None, typer.Option(help="How many steps run at once.")] = None,
+    container_command: Annotated[str | None, typer.Option(help="docker, podman or nerdctl.")] = None,
+    node: Annotated[str | None, typer.Option(help="The Node.js binary.")] = None,
+    public_url: Annotated[str | None, typer.Option(help="Where people reach the pages.")] = None,
+    github_api_url: Annotated[str | None, typer.Option(help="GitHub's API.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run everything on this machine: gateway, controller and engine, for the projects in DIR."""
+    if not directory.is_dir():
+        raise Misconfigured(f"{directory} is no folder: give the one that holds project.yaml, or the one above it")
+    settings = settings_of.load(
+        projects_dir=directory,
+        port=port,
+        state_dir=state_dir,
+        jobs=jobs.value if jobs else None,
+        parallel_steps=parallel_steps,
+        container_command=container_command,
+        node=node,
+        public_url=public_url,
+        github_api_url=github_api_url,
+        log_level=log_level,
+    )
+    from bridge.wiring.local import serve  # noqa: PLC0415 - Flask, githubkit and Hera take a while
+
+    raise typer.Exit(serve(settings))
+
+
+@app.command()
+def render(
+    directory: Directory,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Where to write.", show_default=False)],
+    *,
+    image: Annotated[str | None, typer.Option(help="The image of bridge in the steps.")] = None,
+    namespace: Annotated[str | None, typer.Option(help="Write this namespace into the templates.")] = None,
+) -> None:
+    """Make WorkflowTemplates of the pipeline files in DIR."""
+    from bridge import rendering  # noqa: PLC0415 - Hera takes a while
+    from bridge.core.workflows import DEFAULT_IMAGE  # noqa: PLC0415 - as well
+
+    for path in rendering.render(directory, out, image=image or DEFAULT_IMAGE, namespace=namespace):
+        typer.echo(path)
+
+
+@app.command()
+def demo() -> None:
+    """Show the main job on this machine, and check it: 0 only if all was observed."""
+    from bridge.demonstrating import demo as demonstration  # noqa: PLC0415 - as for local
+
+    raise typer.Exit(demonstration.main())
+
+
+@app.command("list")
+def list_runs(
+    *,
+    project: Annotated[str, typer.Option(help="Of this project alone.")] = "",
+    pipeline: Annotated[str, typer.Option(help="Of this pipeline alone.")] = "",
+    sha: Annotated[str, typer.Option(help="Of this commit alone; 7 digits are enough.")] = "",
+    pull_request: Annotated[int | None, typer.Option("--pr", help="Of this pull request alone.")] = None,
+    open_only: Annotated[bool, typer.Option("--open", help="Open runs alone.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_RUNS, help="At most so many, the newest.")] = 50,
+    output: Annotated[ListOutput | None, typer.Option("-o", "--output", help="Instead of a table.")] = None,
+    url: Url = None,
+) -> None:
+    """List runs, the newest first."""
+    commit = wanted(sha) if sha else None
+    if commit is not None and not commit.commit:
+        raise Misconfigured(f"--sha {sha[:80]!r} is no commit: write 7 or more of its digits")
+    cut = commit is not None and not commit.whole_commit
+    with _client(url) as client:
+        runs = client.list(
+            project=project,
+            pipeline=pipeline,
+            sha=commit.whole_commit if commit else "",
+            pull_request=pull_request,
+            open_only=open_only,
+            limit=MOST_RUNS if cut else limit,
+        )
+    if commit is not None and cut:
+        runs = [run for run in runs if str(run.get("sha", "")).startswith(commit.commit)][:limit]
+    if output in {ListOutput.JSON, ListOutput.YAML}:
+        _dump({"runs": runs}, Output(output.value))
+        return
+    if not runs:
+        typer.echo("no runs", err=True)
+        return
+    _print(showing.runs_table(runs, now=time.time(), wide=output is ListOutput.WIDE))
+
+
+@app.command()
+def get(
+    run_id: RunArgument,
+    *,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="Until it is closed; 2 if it did not succeed.")
+    ] = False,
+    output: Annotated[Output | None, typer.Option("-o", "--output", help="Instead of tables.")] = None,
+    url: Url = None,
+) -> None:
+    """Show one run with its steps and builds."""
+    with _client(url) as client:
+        run = _watched(Polling(client), run_id, quiet=output is not None) if watch else client.get(run_id)
+    if output is not None:
+        _dump(run, output)
+    else:
+        _show(run)
+    if watch and run.get("verdict") != "succeeded":
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def logs(
+    run_id: RunArgument,
+    step: Annotated[str, typer.Argument(help="Of this step alone.", show_default=False)] = "",
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the run, or the step, is done.")
+    ] = False,
+    url: Url = None,
+) -> None:
+    """Show the logs of the newest build of each step."""
+    with _client(url) as client:
+        wanted_logs = Logs(Polling(client), run_id, step)
+        for line in wanted_logs.following() if follow else wanted_logs.so_far():
+            typer.echo(line)
+
+
+@app.command()
+def explain(run_id: RunArgument, *, url: Url = None) -> None:
+    """Tell what happened to a run, in order, and what it waits for."""
+    with _client(url) as client:
+        run = client.get(run_id)
+    timeline = run.get("timeline")
+    _print(showing.timeline_table(timeline if isinstance(timeline, list) else []))
+    typer.echo(f"\n{_now(run)}")
+    _echo_next(run)
+
+
+@app.command()
+def retry(
+    meant: Meant,
+    *,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="STEP", help="This step alone; may be repeated.")
+    ] = None,
+    url: Url = None,
+) -> None:
+    """Run again what did not succeed. Of a commit or pull request: of all its runs that did not."""
+    _act(meant, Kind.RETRY, url, only=tuple(only or ()))
+
+
+@app.command()
+def rerun(meant: Meant, *, url: Url = None) -> None:
+    """Run everything again."""
+    _act(meant, Kind.RERUN, url)
+
+
+@app.command()
+def cancel(meant: Meant, *, url: Url = None) -> None:
+    """End what runs."""
+    _act(meant, Kind.CANCEL, url)
+
+
+@app.command()
+def send(
+    event: Annotated[
+        str, typer.Argument(help="GitHub's name of the event: push, pull_request, …", show_default=False)
+    ],
+    file: Annotated[Path, typer.Argument(help="The payload; - is standard input.", show_default=False)],
+    *,
+    project: Annotated[str, typer.Option(help="Put this repository (acme/widgets) into the payload.")] = "",
+    secret_file: Annotated[
+        Path | None, typer.Option(help=f"Holds the secret to sign with; else {SECRET_VARIABLE} does.")
+    ] = None,
+    delivery: Annotated[str, typer.Option(help="The delivery's id; a new one if not given.")] = "",
+    url: Url = None,
+) -> None:
+    """Deliver a recorded webhook as GitHub would, signed."""
+    from bridge.sending import send as deliver  # noqa: PLC0415 - its name is this command's
+
+    body = _read(file)
+    if project:
+        body = _of_project(body, project, file)
+    address = f"{settings_of.load(url=url).url}/events/github"
+    status, answer = deliver(address, event, body, secret=_secret(secret_file), delivery=delivery)
+    if isinstance(answer, dict):
+        typer.echo(json.dumps(answer))
+    _check_delivered(status, answer)
+
+
+@app.command(hidden=True)
+def settings() -> None:
+    """Print docs/settings.md."""
+    typer.echo(settings_page(), nl=False)
+
+
+def settings_page() -> str:
+    """The text of docs/settings.md."""
+    return (
+        "# Settings\n\n"
+        "<!-- Made by `bridgectl settings > docs/settings.md`; change bridge/settings.py instead. -->\n\n"
+        "All are environment variables. Options of `bridgectl` win over them.\n\n"
+        f"{settings_of.settings_table()}\n"
+        f"`bridgectl send` signs with the secret in `{SECRET_VARIABLE}`, or in the file of `--secret-file`.\n"
+    )
+
+
+def _code_of(error: BridgeError) -> int:
+    return next((code for kind, code in _CODES if isinstance(error, kind)), USAGE)
+
+
+def _complain(message: str) -> None:
+    for line in message.splitlines():
+        typer.echo(f"bridgectl: {showing.clean(line)}", err=True)
+
+
+def _client(url: str | None) -> Client:
+    settings = settings_of.load(url=url)
+    return Client(settings.url, settings.token.get_secret_value())
+
+
+def _watched(polling: Polling, run_id: str, *, quiet: bool) -> dict[str, Any]:
+    """The run when it is closed; what happens meanwhile is told as it happens."""
+    shown: set[tuple[str, str]] = set()
+    run: dict[str, Any] = {}
+    for run in polling.states(run_id):
+        for moment in run.get("timeline", []) if not quiet else []:
+            line = (str(moment.get("at") or ""), showing.clean(moment.get("what")))
+            if line not in shown:
+                shown.add(line)
+                typer.echo(f"{line[0]:24}  {line[1]}")
+    if not quiet:
+        typer.echo("")
+    return run
+
+
+def _show(run: dict[str, Any]) -> None:
+    now = time.time()
+    _print(showing.run_table(run, now=now))
+    if run.get("steps") or run.get("exit_builds"):
+        typer.echo("")
+        _print(showing.steps_table(run, now=now))
+    _echo_next(run)
+
+
+def _now(run: dict[str, Any]) -> str:
+    if run.get("waits_for"):
+        return f"Now: it waits for {showing.clean(run['waits_for'])}"
+    return f"Now: it is {'closed' if is_closed(run) else 'open'}, {showing.clean(showing.state_of(run))}"
+
+
+def _echo_next(run: dict[str, Any]) -> None:
+    lines = showing.next_lines(run)
+    if lines:
+        typer.echo("\nNext:")
+    for line in lines:
+        typer.echo(line)
+
+
+def _act(meant: str, kind: Kind, url: str | None, *, only: tuple[str, ...] = ()) -> None:
+    """Ask each run that is meant. One that refuses does not keep the others from being asked."""
+    what = wanted(meant)
+    code = SUCCESS
+    with _client(url) as client:
+        for run_id in (what.run,) if what.run else chosen(what, kind, _runs_of(client, meant)):
+            try:
+                # A request id of its own for each run: a POST whose answer was lost is sent again with the same.
+                acted = client.act(run_id, kind, request=str(uuid.uuid4()), who=_who(), only=only)
+            except BridgeError as error:
+                _complain(str(error))
+                code = code or _code_of(error)
+                continue
+            typer.echo(f"{run_id}: {showing.clean(acted.message)}")
+    if code:
+        raise typer.Exit(code)
+
+
+def _runs_of(client: Client, meant: str) -> list[dict[str, Any]]:
+    what = wanted(meant)
+    return client.list(project=what.project, sha=what.whole_commit, pull_request=what.pull_request)
+
+
+def _who() -> str:
+    """Whoever is logged in, for people to read; nobody checks it."""
+    try:
+        return showing.clean(getpass.getuser())[:100]
+    except (KeyError, OSError):
+        return ""
+
+
+def _secret(file: Path | None) -> str:
+    """What signs a delivery. Never an argument: those are seen by everybody on the machine."""
+    if file is not None:
+        return _text_of(file).strip()
+    return os.environ.get(SECRET_VARIABLE, "")
+
+
+def _read(file: Path) -> bytes:
+    if str(file) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise Misconfigured(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return _read(file).decode()
+    except UnicodeDecodeError as error:
+        raise Misconfigured(f"{file} is no text") from error
+
+
+def _of_project(body: bytes, project: str, file: Path) -> bytes:
+    try:
+        payload = json.loads(body)
+        payload["repository"]["full_name"] = project
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Misconfigured(
+            f"{file} is no payload with a repository, so --project cannot be put into it"
+        ) from error
+    return json.dumps(payload).encode()
+
+
+def _check_delivered(status: int, answer: object) -> None:
+    if status in {200, 202}:
+        return
+    detail = answer.get("detail", "") if isinstance(answer, dict) else answer
+    told = f"the gateway answered {status}: {showing.clean(detail)[:300]}"
+    if status == 429 or status >= 500:  # noqa: PLR2004 - not stored
+        raise Unavailable(f"{told}; send it again with the same --delivery")
+    raise Misconfigured(told)
+
+
+def _print(table: Any) -> None:
+    showing.console(sys.stdout).print(table)
+
+
+def _dump(content: dict[str, Any], output: Output) -> None:
+    """ASCII with escapes, so that no foreign character reaches the terminal."""
+    if output is Output.JSON:
+        typer.echo(json.dumps(content, indent=2))
+    else:
+        typer.echo(yaml.safe_dump(content, sort_keys=False, allow_unicode=False), nl=False)
