@@ -127,10 +127,10 @@ def _filtered_out(trigger: Trigger, event: Event) -> str:
         for kind, globs in (("branch", trigger.branches), ("tag", trigger.tags))
         if globs
     ]
-    return f"{trigger.event} of {' or '.join(wanted)}, not of {_place(event)}"
+    return f"{trigger.event} of {' or '.join(wanted)}, not {_place(event)}"
 
 
 def _place(event: Event) -> str:
     if event.tag:
-        return f"tag {event.tag[:100]}"
-    return f"branch {event.branch[:100]}" if event.branch else "neither branch nor tag"
+        return f"of tag {event.tag[:100]}"
+    return f"of branch {event.branch[:100]}" if event.branch else "one that has neither"
