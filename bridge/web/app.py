@@ -1,0 +1,76 @@
+"""The gateway as a Flask app; a fresh one with each call."""
+
+import time
+import unicodedata
+
+import structlog
+from flask import Flask, Response, g, request
+from jinja2 import StrictUndefined
+
+from bridge.web.access import require_own_host
+from bridge.web.api import api
+from bridge.web.errors import install_errors
+from bridge.web.gateway import Gateway, gateway
+from bridge.web.health import Metrics, health
+from bridge.web.hooks import hooks
+from bridge.web.pages import pages
+
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_PROBES = frozenset({"health.healthz", "health.readyz"})
+_KEPT_CONTROLS = frozenset("\n\t")
+_UNSHOWN_CATEGORIES = frozenset({"Cc", "Cs"})
+
+
+def create_app(gateway: Gateway) -> Flask:
+    """The gateway over the ports and settings of `gateway`. Nothing is read from the environment."""
+    app = Flask(__name__)
+    app.jinja_options = {**app.jinja_options, "undefined": StrictUndefined, "finalize": shown}
+    gateway.install(app.extensions)
+    Metrics().install(app)
+    install_errors(app)
+    app.before_request(_begin)
+    app.after_request(_harden)
+    for blueprint in (hooks, api, pages, health):
+        app.register_blueprint(blueprint)
+    return app
+
+
+def shown(value: object) -> object:
+    """What a template writes: text without control characters and halves of surrogate pairs.
+
+    Jinja hands every expression through this, before it escapes it for HTML.
+    """
+    if value is None:
+        return ""
+    return "".join(map(_visible, value)) if isinstance(value, str) else value
+
+
+def _visible(character: str) -> str:
+    hidden = unicodedata.category(character) in _UNSHOWN_CATEGORIES and character not in _KEPT_CONTROLS
+    return "\N{REPLACEMENT CHARACTER}" if hidden else character
+
+
+def _begin() -> None:
+    g.began = time.monotonic()
+    # Never the path: that of a generic route holds a secret.
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(route=request.endpoint or "unknown", method=request.method)
+    # A kubelet asks by the pod's address.
+    if request.endpoint not in _PROBES:
+        require_own_host(request, gateway())
+
+
+def _harden(response: Response) -> Response:
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.endpoint != "static":
+        response.headers.setdefault("Cache-Control", "no-store")
+    return response

@@ -1,0 +1,97 @@
+"""The one place where errors become HTTP answers: problem details (RFC 9457), or a page for people."""
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+
+import structlog
+from flask import Flask, Response, json, render_template, request
+from werkzeug.exceptions import HTTPException
+
+from bridge import errors
+
+RETRY_AFTER_SECONDS = 5
+"""What a sender is asked to wait before it sends what could not be stored."""
+
+_NOT_VERIFIED = "unknown project, or no active secret of it verifies this request"
+_NOT_STORED = "the gateway could not do this now and nothing is certain to be stored; send it again"
+_BROKEN = "the gateway is not set up correctly or has a fault; its log says more"
+_KEPT_HEADERS = ("WWW-Authenticate", "Allow")
+
+# The first that fits. Without a text of its own, an error's message is the answer.
+_ANSWERS: tuple[tuple[type[errors.BridgeError], HTTPStatus, str], ...] = (
+    # Alike, so that nobody learns which projects there are.
+    (errors.UnknownProject, HTTPStatus.UNAUTHORIZED, _NOT_VERIFIED),
+    (errors.BadSignature, HTTPStatus.UNAUTHORIZED, _NOT_VERIFIED),
+    (errors.TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, ""),
+    (errors.KeyReused, HTTPStatus.CONFLICT, ""),
+    (errors.EventRejected, HTTPStatus.BAD_REQUEST, ""),
+    (errors.NotFound, HTTPStatus.NOT_FOUND, ""),
+    (errors.Conflict, HTTPStatus.CONFLICT, ""),
+    # These say where something is kept and what is wrong there: for the log only.
+    (errors.EngineError, HTTPStatus.SERVICE_UNAVAILABLE, _NOT_STORED),
+    (errors.BridgeError, HTTPStatus.INTERNAL_SERVER_ERROR, _BROKEN),
+)
+
+_log = structlog.get_logger("bridge.web")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An answer that says what was wrong."""
+
+    status: HTTPStatus
+    detail: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def problem_of(error: Exception) -> Problem:
+    """The answer that an error gets. What is not ours to tell is told in general words."""
+    if isinstance(error, HTTPException):
+        given = dict(error.get_headers())
+        kept = {name: given[name] for name in _KEPT_HEADERS if name in given}
+        return Problem(HTTPStatus(error.code or 500), error.description or "", kept)
+    for kind, status, detail in _ANSWERS:
+        if isinstance(error, kind):
+            again = status is HTTPStatus.SERVICE_UNAVAILABLE
+            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if again else {}
+            return Problem(status, detail or str(error), headers)
+    return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, _BROKEN)
+
+
+def install_errors(app: Flask) -> None:
+    """Answer every error of `app` by `problem_of`, and log it."""
+    app.register_error_handler(Exception, _answer)
+
+
+def _answer(error: Exception) -> Response:
+    problem = problem_of(error)
+    _tell(error, problem)
+    if request.blueprint == "pages":
+        response = Response(render_template("error.html", problem=problem), problem.status)
+    else:
+        told = {
+            "type": "about:blank",
+            "title": problem.status.phrase,
+            "status": problem.status.value,
+            "detail": problem.detail,
+        }
+        response = Response(json.dumps(told) + "\n", problem.status, content_type="application/problem+json")
+    response.headers.update(problem.headers)
+    return response
+
+
+def _tell(error: Exception, problem: Problem) -> None:
+    known = isinstance(error, errors.BridgeError | HTTPException)
+    # The message of an exception that is not ours may quote what somebody sent.
+    reason = str(error) if isinstance(error, errors.BridgeError) else problem.detail
+    if known and problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        _log.warning("refused", status=problem.status.value, error=type(error).__name__, reason=reason)
+        return
+    frames = [
+        f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(error.__traceback__)
+    ]
+    _log.error(
+        "failed", status=problem.status.value, error=type(error).__name__, reason=reason, frames=frames[-8:]
+    )

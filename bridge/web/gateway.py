@@ -1,0 +1,46 @@
+"""What the gateway works with: ports and settings, handed to `create_app` and found again by each request."""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from flask import current_app
+
+from bridge.ports import Builds, Clock, Pipelines, Projects, Runs
+
+_EXTENSION = "bridge"
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """Ports and settings of one gateway. Nothing secret is in its repr."""
+
+    runs: Runs
+    pipelines: Pipelines
+    projects: Projects
+    builds: Builds
+    clock: Clock
+    default_secret: str = field(default="", repr=False)
+    """Signs webhooks of projects that have no secret of their own; empty: nothing does."""
+    public_url: str = ""
+    """Where people reach the pages, without a slash at the end; empty: links are paths."""
+    loopback_only: bool = True
+    """One machine: only its own names are answered to, and reading needs no identity."""
+    read_tokens: tuple[str, ...] = field(default=(), repr=False)
+    """Bearer tokens that may read."""
+    act_tokens: tuple[str, ...] = field(default=(), repr=False)
+    """Bearer tokens that may read and act."""
+    anonymous_read: bool = False
+    """Everybody who reaches the gateway may read."""
+
+    def url_of(self, run_id: str) -> str:
+        """The page of a run: absolute with a public URL, else a path."""
+        return f"{self.public_url}/runs/{run_id}"
+
+    def install(self, extensions: dict[str, object]) -> None:
+        """Make this the gateway of a Flask app, given its `extensions`."""
+        extensions[_EXTENSION] = self
+
+
+def gateway() -> Gateway:
+    """The gateway of the app that handles this request."""
+    return cast("Gateway", current_app.extensions[_EXTENSION])

@@ -1,0 +1,58 @@
+"""gunicorn's settings for the gateway: `gunicorn -c python:bridge.web.gunicorn_settings …`.
+
+The address, workers and threads come from bridge's settings, on the command line. Why each is as it is:
+facts about gunicorn 27 that were measured, in docs/decisions/.
+"""
+
+import os
+import shutil
+import tempfile
+
+worker_class = "bridge.web.workers.BoundedThreadWorker"
+workers = 2
+threads = 8
+worker_connections = 200
+"""Above it new connections wait in the backlog."""
+backlog = 1024
+timeout = 30
+"""A worker whose main loop is silent for so long is replaced. It is no bound of a request: see workers.py."""
+graceful_timeout = 15
+keepalive = 5
+max_requests = 0
+"""Never recycled: the files of the shared counters would grow with each worker."""
+preload_app = False
+"""Each worker opens its own database and connections, after the fork."""
+control_socket_disable = True
+"""gunicorn 27 opens a control socket by default."""
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+forwarded_allow_ips = ""
+"""Nobody's X-Forwarded-Proto is believed; the public URL is a setting."""
+accesslog = None
+"""Off: the paths of the generic routes hold secrets. hooks.py logs every delivery."""
+logconfig_dict = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "bridge.web.logs.JsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "stream": "ext://sys.stderr"}},
+    "root": {"level": "WARNING", "handlers": ["stderr"]},
+    "loggers": {
+        "gunicorn.error": {"level": "INFO", "handlers": ["stderr"], "propagate": False},
+        "gunicorn.access": {"level": "CRITICAL", "handlers": [], "propagate": False},
+    },
+}
+
+_COUNTERS = "PROMETHEUS_MULTIPROC_DIR"
+
+
+def on_starting(server: object) -> None:
+    """Give the workers a folder in which they share their counters (prometheus_client reads the variable)."""
+    del server
+    os.environ[_COUNTERS] = tempfile.mkdtemp(prefix="bridge-counters-")
+
+
+def on_exit(server: object) -> None:
+    """Remove it again."""
+    del server
+    shutil.rmtree(os.environ.pop(_COUNTERS, ""), ignore_errors=True)

@@ -1,0 +1,59 @@
+"""gunicorn's threaded worker, with a bound on the time that one request may take of a thread.
+
+gunicorn 27 waits for a first byte and then reads headers and body without a timeout (facts/operations.md), so
+a handful of clients that send a byte now and then would hold all threads for ever. Its main loop calls
+`notify` at least once a second; this worker uses that to end what takes too long.
+"""
+
+import contextlib
+import socket
+import threading
+import time
+
+from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker  # type: ignore[import-untyped]
+
+FIRST_BYTE_SECONDS = 0.2
+"""So long a new connection may keep a thread before it has sent anything; then the main loop watches it."""
+REQUEST_SECONDS = 10.0
+"""Until a request has been read whole. GitHub waits 10 s for an answer."""
+ANSWER_SECONDS = 60.0
+"""Until its answer has been taken."""
+
+
+class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
+    """A ThreadWorker on which no request lasts for ever."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self._lock = threading.Lock()
+        self._began: dict[TConn, float] = {}
+
+    def handle(self, conn: TConn) -> object:
+        """Handle one request of a connection, remembered while it lasts."""
+        if not conn.initialized and not conn.wait_for_data(FIRST_BYTE_SECONDS):
+            return _DEFER
+        with self._lock:
+            self._began[conn] = time.monotonic()
+        try:
+            return super().handle(conn)
+        finally:
+            with self._lock:
+                del self._began[conn]
+
+    def notify(self) -> None:
+        """Tell the arbiter that we live, and end what takes too long."""
+        super().notify()
+        now = time.monotonic()
+        with self._lock:
+            # Under the lock: a connection that is not handled any more may be another one's by now.
+            for conn, began in self._began.items():
+                if now - began > ANSWER_SECONDS:
+                    _shut(conn, socket.SHUT_RDWR)
+                elif now - began > REQUEST_SECONDS:
+                    # Whoever reads meets the end of the body, and can still answer.
+                    _shut(conn, socket.SHUT_RD)
+
+
+def _shut(conn: TConn, how: int) -> None:
+    with contextlib.suppress(OSError):
+        conn.sock.shutdown(how)
