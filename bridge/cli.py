@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 _REPLACED = {
@@ -23,5 +24,12 @@ def main() -> NoReturn:
 
 
 def _replace(module: str, arguments: list[str]) -> NoReturn:
-    # -P: a folder `bridge` where somebody happens to stand is not our package.
-    os.execv(sys.executable, [sys.executable, "-P", "-m", module, *arguments])  # noqa: S606 - by argv, no shell
+    # -P: a folder `bridge` where somebody happens to stand is not our package; PYTHONPATH: this one is.
+    ours = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, [ours, os.environ.get("PYTHONPATH", "")]))
+    argv = [sys.executable, "-P", "-m", module, *arguments]
+    os.execve(sys.executable, argv, {**os.environ, "PYTHONPATH": path})  # noqa: S606 - by argv, no shell
+
+
+if __name__ == "__main__":
+    main()
