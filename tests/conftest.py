@@ -3,6 +3,10 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("bridge", deadline=None)
+settings.load_profile("bridge")
 
 EXCUSED = "not needed here: "
 """How the reason of a skip begins that is no loss (a folder beside the clone that only some machines have)."""

@@ -38,10 +38,9 @@ MAX_CONTEXT = 100
 
 _PIPELINE_NAME = re.compile(r"[a-z](?:[-a-z0-9]*[a-z0-9])?")
 _STEP_NAME = re.compile(r"[A-Za-z](?:[-A-Za-z0-9_.:]*[A-Za-z0-9])?")
-_EVENT = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.:/]*")
+_EVENT = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.:/]*[A-Za-z0-9_])?")
 _PROJECT = re.compile(r"[-A-Za-z0-9_.*?]+(?:/[-A-Za-z0-9_.*?]+)*")
-_GIT_NAME = re.compile(r"[^\x00-\x20\x7f~^:\\\[\]{}]+")
-_CONTEXT = re.compile(r"[^\x00-\x1f\x7f{}]+")
+_GIT_NAME = re.compile(r"[^\s~^:\\\[\]{}]+")
 
 
 def parse(text: str, *, source: str, default_name: str = "") -> Pipeline:
@@ -158,8 +157,8 @@ def _event(name: str) -> str:
         raise ValueError(f"`{RUN_EVENT}` can only stand alone, as `event: {RUN_EVENT}` of a step")
     if not _EVENT.fullmatch(name) or len(name) > MAX_EVENT:
         raise ValueError(
-            f"an event's name is at most {MAX_EVENT} of A-Z, a-z, 0-9, `_`, `:`, `.`, `/` and `-`, beginning with "
-            "a letter or digit"
+            f"an event's name is at most {MAX_EVENT} of A-Z, a-z, 0-9, `_`, `:`, `.`, `/` and `-`, beginning and "
+            "ending with a letter or digit"
         )
     return name
 
@@ -191,13 +190,13 @@ def _git_glob(glob: str) -> str:
         raise ValueError("is held against the bare name; write it without refs/heads/ or refs/tags/")
     if glob.startswith("!"):
         raise ValueError("negation is not known; name what is wanted")
-    if not _GIT_NAME.fullmatch(glob) or len(glob) > MAX_GLOB:
+    if not _GIT_NAME.fullmatch(glob) or not glob.isprintable() or len(glob) > MAX_GLOB:
         raise ValueError("is no glob of git names; use the name's own characters, `*`, `?` and `**`")
     return glob
 
 
 def _context(text: str) -> str:
-    if not _CONTEXT.fullmatch(text) or text != text.strip() or len(text) > MAX_CONTEXT:
+    if not text or not text.isprintable() or {"{", "}"} & set(text) or text != text.strip() or len(text) > MAX_CONTEXT:
         raise ValueError(f"must be one line of at most {MAX_CONTEXT} characters, without braces")
     return text
 

@@ -26,6 +26,8 @@ _MAX_NAME = 63
 """Names become label values."""
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?")
 _TASK_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9]*[A-Za-z0-9])?")
+_EVENTS = re.compile(r"[\s,]*(?:\w(?:[-\w.:/]*\w)?[\s,]*)*", re.ASCII)
+"""Events without filters: words, of which none can be taken for the beginning of a mapping or list."""
 _TASK_IN_DEPENDS = re.compile(r"(?<![-.\w])[A-Za-z0-9][-\w]*")
 
 
@@ -161,11 +163,12 @@ def _content(name: str, text: str) -> object:
         return {"context": text}
     if name == "checkout":
         return text
+    if name == "on" and _EVENTS.fullmatch(text):
+        return _words(text)
     try:
-        content = strict_yaml.loaded(text)
+        return strict_yaml.loaded(text)
     except strict_yaml.NotStrictYaml as exc:
         raise _Unusable(f"annotation {LABEL_PREFIX}{name}: {exc}") from exc
-    return _words(content) if name == "on" and isinstance(content, str) else content
 
 
 def _words(text: str) -> list[str]:

@@ -32,18 +32,20 @@ if TYPE_CHECKING:
 Jobs = Literal["container", "host"]
 
 WORKER = Path(__file__).parent / "worker" / "main.js"
+POKE_AFTER_SECONDS = 3.0
 LOG_BYTES = 4 * 1024 * 1024
 """How much of a log's end is read at most."""
 
 _PIECE_BYTES = 1024 * 1024
-_STOP_SECONDS = GRACE_SECONDS + 3.0
+_BEYOND_GRACE_SECONDS = 3.0
+"""What a supervisor that was told to stop needs besides."""
 _LOOKS = 5
-_FIRST_POKE_SECONDS = 3.0
 _LAST_POKE_SECONDS = 60.0
 _USED = ".used"
 _NEW = ".new-"
 _FORGOTTEN = ".forgotten-"
 _PIN = ".revision"
+_PROJECT_FILE = "project.yaml"
 _LOG_LEVEL = "log"
 """With a higher level a worker does not say that it found no handler (facts/brigade.md, Measured)."""
 
@@ -84,6 +86,8 @@ class ProcessBuilds:
         node: the command that runs the worker (`node.find_node`).
         worker_command: instead of Node and our worker: the build's folder is its last argument.
         clock: only for the times that are written down; processes are waited for in real time.
+        grace_seconds: how long a worker that is told to stop has to stop its jobs.
+        poke_after_seconds: how long a build may be seen waiting before it is given another supervisor.
 
     """
 
@@ -97,6 +101,8 @@ class ProcessBuilds:
         container_command: Sequence[str] = (),
         node: str = "node",
         worker_command: Sequence[str] = (),
+        grace_seconds: float = GRACE_SECONDS,
+        poke_after_seconds: float = POKE_AFTER_SECONDS,
     ) -> None:
         processes.require_linux()
         self._state = Path(os.path.abspath(state))  # noqa: PTH100 - resolve() would follow links that may change
@@ -105,6 +111,8 @@ class ProcessBuilds:
         self._clock = clock
         self._engine = tuple(container_command)
         self._worker = tuple(worker_command) or (node, str(WORKER))
+        self._grace_seconds = grace_seconds
+        self._poke_after_seconds = poke_after_seconds
         self._waiting: dict[Path, _Waiting] = {}
         self._lock = threading.Lock()
 
@@ -254,7 +262,7 @@ class ProcessBuilds:
     def _poke(self, folder: BuildFolder) -> None:
         now = time.monotonic()
         with self._lock:
-            first = _Waiting(now + _FIRST_POKE_SECONDS, _FIRST_POKE_SECONDS)
+            first = _Waiting(now + self._poke_after_seconds, self._poke_after_seconds)
             waiting = self._waiting.setdefault(folder.path, first)
             if now < waiting.poke_at:
                 return
@@ -304,6 +312,8 @@ class ProcessBuilds:
             commit=spec.event.revision.commit,
             ref=spec.event.revision.ref,
             token=project.token,
+            withheld=(str(self._state), *([str(Path(project.folder, _PROJECT_FILE))] if project.folder else [])),
+            grace_seconds=self._grace_seconds,
             build=self._worker_orders(spec, project),
         )
 
@@ -354,7 +364,7 @@ class ProcessBuilds:
         claim = folder.claim()
         orders = folder.orders()
         if claim and claim.supervisor:
-            processes.end([claim.supervisor], grace_seconds=_STOP_SECONDS)
+            processes.end([claim.supervisor], grace_seconds=self._grace_seconds + _BEYOND_GRACE_SECONDS)
         # Its jobs end by themselves when their worker is gone; this is for what did not.
         if orders and (folder.path / "jobs").is_dir():
             engine = Orders.from_dict(orders).engine

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ class Wanted:
     """Full or bare; followed only where there is no commit."""
     token: str = field(default="", repr=False)
     """For https."""
+    withheld: tuple[Path, ...] = ()
+    """Absolute paths that no job gets from a plain folder: the project's secrets, and all builds' folders."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,8 @@ def is_repository(source: str) -> bool:
 
 
 def make_source(wanted: Wanted, *, target: Path, mirrors: Path, pin: Path, say: Say) -> Source:
-    """Check out `wanted` at `target`, an absolute path where nothing is yet, or answer a plain folder as it is.
+    """Check out `wanted` at `target`, an absolute path where nothing is yet, or answer a plain folder as it is;
+    one that has something to withhold is copied to `target` without it.
 
     Where only a ref is wanted, the first build of a run decides which commit that is; `pin` is the file that
     keeps it, and later builds of the run get the same. `mirrors` is the folder of the fetched repositories.
@@ -103,7 +107,7 @@ def make_source(wanted: Wanted, *, target: Path, mirrors: Path, pin: Path, say: 
     if not wanted.source:
         return Source("")
     if not is_repository(wanted.source):
-        return _plain_folder(wanted, say)
+        return _plain_folder(wanted, target, say)
     commit = wanted.commit or _pinned(pin)
     mirror = _Mirror(wanted, mirrors / f"{hashlib.sha256(wanted.source.encode()).hexdigest()[:32]}.git", say)
     with mirror.locked():
@@ -118,12 +122,34 @@ def make_source(wanted: Wanted, *, target: Path, mirrors: Path, pin: Path, say: 
     return Source(str(target), found)
 
 
-def _plain_folder(wanted: Wanted, say: Say) -> Source:
+def _plain_folder(wanted: Wanted, target: Path, say: Say) -> Source:
     folder = Path(wanted.source)
     if not folder.is_dir():
         raise NotFound(f"the project's source {wanted.source} is not there: correct `source` in its project.yaml")
     say(f"the source {folder} is a plain folder: built as it is now, whatever the event's revision")
-    return Source(str(folder))
+    withheld = {path.resolve() for path in wanted.withheld if path.exists()}
+    if not any(path.is_relative_to(folder.resolve()) for path in withheld):
+        return Source(str(folder))
+    try:
+        _copy(folder, target, withheld)
+    except OSError as error:
+        raise Unavailable(f"cannot copy the source {folder}: {error.strerror} ({error.filename})") from error
+    return Source(str(target))
+
+
+def _copy(folder: Path, target: Path, withheld: set[Path]) -> None:
+    """Copy folders, files and links, with their modes; sockets, pipes and devices are left out."""
+    target.mkdir(mode=durable.PRIVATE_FOLDER)
+    for entry in list(folder.iterdir()):
+        if entry.is_symlink():
+            (target / entry.name).symlink_to(entry.readlink())
+        elif entry.resolve() in withheld:
+            continue
+        elif entry.is_dir():
+            _copy(entry, target / entry.name, withheld)
+        elif entry.is_file():
+            shutil.copy2(entry, target / entry.name)
+    shutil.copymode(folder, target)
 
 
 def _pinned(pin: Path) -> str:

@@ -62,13 +62,17 @@ class Orders:
     project_folder: str
     commit: str
     ref: str
+    withheld: tuple[str, ...]
+    """What no job gets of a plain source folder."""
     build: Mapping[str, object]
     """`build.json`, but for what is known only after the checkout."""
-    token: str = ""
+    token: str
+    grace_seconds: float
 
     def as_dict(self) -> dict[str, object]:
         """As a JSON file holds it."""
-        return {**vars(self), "worker": list(self.worker), "engine": list(self.engine), "build": dict(self.build)}
+        lists = {name: list(getattr(self, name)) for name in _LISTS}
+        return {**vars(self), **lists, "build": dict(self.build)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, object]) -> "Orders":
@@ -76,10 +80,13 @@ class Orders:
         build = value["build"]
         if not isinstance(build, dict):
             raise ValueError("orders without a build")  # noqa: TRY004 - a file is wrong
-        known = {name: str(value[name]) for name in _TEXTS}
-        return cls(worker=_words(value["worker"]), engine=_words(value["engine"]), build=build, **known)
+        texts = {name: str(value[name]) for name in _TEXTS}
+        lists = {name: _words(value[name]) for name in _LISTS}
+        grace = float(str(value["grace_seconds"]))
+        return cls(build=build, grace_seconds=grace, **texts, **lists)  # type: ignore[arg-type]
 
 
+_LISTS = ("worker", "engine", "withheld")
 _TEXTS = ("mirrors", "pin", "source", "script", "project_folder", "commit", "ref", "token")
 
 
@@ -139,7 +146,8 @@ def _built(folder: BuildFolder, orders: Orders, log: int) -> int | None:
     def say(text: str) -> None:
         _say(log, text)
 
-    wanted = Wanted(orders.source, orders.commit, orders.ref, orders.token)
+    withheld = tuple(map(Path, orders.withheld))
+    wanted = Wanted(orders.source, orders.commit, orders.ref, orders.token, withheld)
     try:
         source = make_source(
             wanted, target=folder.checkout, mirrors=Path(orders.mirrors), pin=Path(orders.pin), say=say
@@ -194,7 +202,7 @@ def _worked(folder: BuildFolder, orders: Orders, log: int) -> int | None:
         _ignore_signals()
         worker.terminate()
         with suppress(subprocess.TimeoutExpired):
-            worker.wait(GRACE_SECONDS)
+            worker.wait(orders.grace_seconds)
         worker.kill()
         worker.wait()
         raise
@@ -248,7 +256,7 @@ def _say(log: int, text: str) -> None:
 
 def _words(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
-        raise TypeError("orders without a command")
+        raise TypeError("orders without a list")
     return tuple(str(word) for word in value)
 
 

@@ -6,6 +6,7 @@ import unicodedata
 import structlog
 from flask import Flask, Response, g, request
 from jinja2 import StrictUndefined
+from markupsafe import Markup
 
 from bridge.web.access import require_own_host
 from bridge.web.api import api
@@ -50,7 +51,8 @@ def shown(value: object) -> object:
     """
     if value is None:
         return ""
-    return "".join(map(_visible, value)) if isinstance(value, str) else value
+    # Markup is what another template made, of values that went through here one by one.
+    return "".join(map(_visible, value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _visible(character: str) -> str:

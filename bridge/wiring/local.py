@@ -71,8 +71,8 @@ def local_ports(settings: Settings) -> LocalPorts:
     """The adapters over the settings' folders. Nothing is started and no file is made yet."""
     state = settings.state
     projects = FolderProjects(settings.projects)
-    board = Board(SqliteRuns(state / DATABASE).database)
     runs = SqliteRuns(state / DATABASE)
+    board = Board(runs.database)
     templates = TemplatePipelines(state / "templates", settings.projects / "templates")
     return LocalPorts(
         runs=runs,

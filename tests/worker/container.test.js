@@ -6,7 +6,7 @@ const fs = require('fs')
 const path = require('path')
 const { test } = require('node:test')
 
-const { after, build, engine, onPush, put, start, state } = require('./harness')
+const { after, build, engine, folder, onPush, put, start, state } = require('./harness')
 
 /** Run onPush(body) with the stand-in engine and a source folder; [result, argument lists of run, build]. */
 async function asked (t, body, changes = {}) {
@@ -47,8 +47,8 @@ test('values of variables and tasks are not on the command line', async t => {
 
 test('variables that would change the engine\'s own command go to the container only', async t => {
   const { result, runs: [argv] } = await asked(t, `const j = new Job("unit", "alpine", ["echo $DOCKER_HOST $DOCKER_PASSWORD"])
-    j.env = { PATH: "/nowhere:/bin:/usr/bin", DOCKER_HOST: "tcp://x", DOCKER_PASSWORD: "pw" }; await j.run()`)
-  assert.deepStrictEqual(after(argv, '--env'), ['PATH=/nowhere:/bin:/usr/bin', 'DOCKER_HOST=tcp://x', 'DOCKER_PASSWORD'])
+    j.env = { PATH: "/nowhere:/bin:/usr/bin", DOCKER_HOST: "tcp://x", DOCKER_PASSWORD: "pw", "a.b": "c" }; await j.run()`)
+  assert.deepStrictEqual(after(argv, '--env'), ['PATH=/nowhere:/bin:/usr/bin', 'DOCKER_HOST=tcp://x', 'DOCKER_PASSWORD', 'a.b=c'])
   assert.ok(result.lines.includes('[unit] tcp://x pw'))
 })
 
@@ -79,14 +79,14 @@ test('shell, mountPath, limits, pull and privilege are honoured', async t => {
 })
 
 test('storage, cache and volumes are mounted', async t => {
+  const cacheRoot = folder(t)
   const { runs: [argv], made, result } = await asked(t, `const j = new Job("unit", "alpine", ["true"])
     j.storage.enabled = j.cache.enabled = j.docker.enabled = true; j.cache.path = "/cache"
     j.volumes = [{ name: "etc", hostPath: { path: "/etc" } }, { name: "tmp", emptyDir: {} }, { name: "s", secret: {} }]
     j.volumeMounts = [{ name: "etc", mountPath: "/host-etc", readOnly: true }, { name: "tmp", mountPath: "/scratch" },
       { name: "s", mountPath: "/s" }]
-    await j.run()`, { cacheRoot: '/tmp', project: { id: '../up', allowHostMounts: true } })
-  t.after(() => fs.rmSync('/tmp/%2E%2E%2Fup', { recursive: true, force: true }))
-  assert.deepStrictEqual(after(argv, '-v').slice(2), ['/tmp/%2E%2E%2Fup/unit:/cache',
+    await j.run()`, { cacheRoot, project: { id: '../up', allowHostMounts: true } })
+  assert.deepStrictEqual(after(argv, '-v').slice(2), [`${cacheRoot}/%2E%2E%2Fup/unit:/cache`,
     `${made.dir}/storage:/mnt/brigade/share`, '/var/run/docker.sock:/var/run/docker.sock', '/etc:/host-etc:ro',
     `${made.dir}/volumes/unit/tmp:/scratch`])
   assert.ok(result.lines.includes('[brigade:k8s] job unit: volumes of secret are not supported, not mounting s'))

@@ -75,14 +75,12 @@ class App {
   }
 
   fireOwn (type, cause) {
-    const { buildID, workerID, cloneURL, revision, logLevel } = this.event
+    const { buildID, workerID, revision, logLevel } = this.event
     brigadier.fire({
       buildID,
       workerID,
       type,
       provider: 'brigade',
-      // Brigade forgets this one, so that jobs of these handlers have no source there.
-      cloneURL,
       revision,
       logLevel,
       cause: Object.assign({ event: this.event }, cause)

@@ -6,7 +6,7 @@ const path = require('path')
 const { spawn } = require('child_process')
 
 const { folderFor } = require('./shared_folders')
-const { shellWords, signalGroup, spawnOnLifeline } = require('./lifeline')
+const { shellWords, spawnOnLifeline } = require('./lifeline')
 
 const STOP_SECONDS = 2
 // How long a daemon may take to remove a container before the worker stops waiting for it.
@@ -26,6 +26,9 @@ const OF_THE_CLIENT = new RegExp('^(PATH|HOME|USER|SHELL|PWD|TMPDIR|SSH_AUTH_SOC
   'XDG_.*|NERDCTL_.*|CONTAINERS?_.*|CONTAINERD_.*|STORAGE_.*|PODMAN_.*|DBUS_.*|BUILDKIT_.*|' +
   'DOCKER_(HOST|CONFIG|CONTEXT|CERT_PATH|TLS.*|API_VERSION|DEFAULT_PLATFORM|CONTENT_TRUST.*|CLI_.*|CUSTOM_HEADERS)|' +
   '(HTTP|HTTPS|NO|ALL|FTP)_PROXY)$', 'i')
+
+/** Must the value of `name` be on the command line? A shell also drops names that it could not use itself. */
+function isShown (name) { return OF_THE_CLIENT.test(name) || !/^\w+$/.test(name) }
 
 function check (run) {
   const { job, session, project } = run
@@ -58,7 +61,7 @@ function argumentsOf (run) {
   const argv = ['run', '--rm', '--init', '--name', run.podName, '--stop-timeout', String(STOP_SECONDS)]
   for (const [name, value] of Object.entries(labelsOf(run))) argv.push('--label', `${name}=${value}`)
   for (const name of Object.keys(run.env)) {
-    argv.push('--env', OF_THE_CLIENT.test(name) ? `${name}=${run.env[name]}` : name)
+    argv.push('--env', isShown(name) ? `${name}=${run.env[name]}` : name)
   }
   for (const mount of mountsOf(run)) argv.push('-v', mount)
   argv.push(...limitsOf(job))
@@ -147,8 +150,6 @@ function start (run) {
   })
   child.known = { container: run.podName, pid: child.pid }
   child.cleanUp = () => child.release()
-  // The watcher removes the container when this process has ended.
-  child.endNow = () => signalGroup(child.pid, 'SIGTERM')
   child.explain = exitCode => {
     if (exitCode !== ENGINE_FAILED) return
     run.session.logger.error(`${command[0]} could not run ${run.podName} (exit 125): see the job's output above`)
@@ -162,8 +163,8 @@ function start (run) {
 }
 
 function clientEnvironment (env) {
-  const shown = Object.entries(env).filter(([name]) => !OF_THE_CLIENT.test(name))
-  return shown.reduce((all, [name, value]) => Object.assign(all, { [name]: value }), {})
+  const hidden = Object.entries(env).filter(([name]) => !isShown(name))
+  return hidden.reduce((all, [name, value]) => Object.assign(all, { [name]: value }), {})
 }
 
 /** Run `argv` to its end, whatever that is; a container that is not there is what was wanted. */

@@ -83,7 +83,6 @@ function start (run) {
   child.known = { pid: child.pid, pidStart: startOf(child.pid) }
   // What a job left in the background ends with it, as it would with a pod. This ends the watcher as well.
   child.cleanUp = () => signalGroup(child.pid, 'SIGKILL')
-  child.endNow = child.cleanUp
   child.explain = () => {}
   child.stop = () => new Promise(resolve => {
     if (child.exitCode !== null || child.signalCode !== null) return resolve()

@@ -185,9 +185,8 @@ class JobRun {
     if (started) await this.settled
   }
 
-  /** Last words in a process that is about to end: nothing asynchronous may be left to do. */
+  /** Last words in a process that is about to end. Its watcher ends the job: the worker is gone. */
   abandon () {
-    if (this.process) this.process.endNow()
     this.write({ phase: 'Failed', ended: new Date().toISOString(), reason: this.reason || 'the worker ended' })
   }
 
