@@ -196,7 +196,13 @@ def _git_glob(glob: str) -> str:
 
 
 def _context(text: str) -> str:
-    if not text or not text.isprintable() or {"{", "}"} & set(text) or text != text.strip() or len(text) > MAX_CONTEXT:
+    if (
+        not text
+        or not text.isprintable()
+        or {"{", "}"} & set(text)
+        or text != text.strip()
+        or len(text) > MAX_CONTEXT
+    ):
         raise ValueError(f"must be one line of at most {MAX_CONTEXT} characters, without braces")
     return text
 

@@ -26,8 +26,8 @@ _MAX_NAME = 63
 """Names become label values."""
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?")
 _TASK_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9]*[A-Za-z0-9])?")
-_EVENTS = re.compile(r"[\s,]*(?:\w(?:[-\w.:/]*\w)?[\s,]*)*", re.ASCII)
-"""Events without filters: words, of which none can be taken for the beginning of a mapping or list."""
+_PLAIN_EVENT = re.compile(r"\w(?:[-\w.:/]*\w)?", re.ASCII)
+"""A word that cannot be taken for the beginning of a mapping or list."""
 _TASK_IN_DEPENDS = re.compile(r"(?<![-.\w])[A-Za-z0-9][-\w]*")
 
 
@@ -163,7 +163,8 @@ def _content(name: str, text: str) -> object:
         return {"context": text}
     if name == "checkout":
         return text
-    if name == "on" and _EVENTS.fullmatch(text):
+    if name == "on" and all(_PLAIN_EVENT.fullmatch(word) for word in _words(text)):
+        # Not left to YAML, where `404` or `null` would be something else than words.
         return _words(text)
     try:
         return strict_yaml.loaded(text)

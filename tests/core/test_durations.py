@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.core.durations import seconds_of, written
@@ -21,6 +21,7 @@ def test_what_is_no_duration_is_refused_with_how_to_write_one(text):
         seconds_of(text)
 
 
+@settings(deadline=None)
 @given(milliseconds=st.integers(min_value=0, max_value=10**12))
 def test_what_was_written_is_read_as_the_same(milliseconds):
     seconds = milliseconds / 1000

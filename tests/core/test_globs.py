@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.core.globs import matches, matches_any, translated
@@ -85,11 +85,13 @@ def told_slowly(glob, name):
     return segments(glob.split("/"), name.split("/"))
 
 
+@settings(deadline=None)
 @given(glob=st.text("ab*?/", max_size=10), name=st.text("ab/", max_size=10))
 def test_the_fast_way_and_the_definition_agree(glob, name):
     assert matches(glob, name) == told_slowly(glob, name)
 
 
+@settings(deadline=None)
 @given(name=st.text(max_size=30))
 def test_a_name_without_wildcards_describes_itself(name):
     plain = re.sub(r"[*?]", "", name)

@@ -2,7 +2,7 @@ import itertools
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.core.names import RESERVED_EVENTS, mapped
@@ -240,6 +240,7 @@ def test_a_message_stays_short_and_printable_whatever_a_key_is_called():
 names = st.text("abcXYZ019_:.-", max_size=6)
 
 
+@settings(deadline=None)
 @given(steps=st.lists(st.tuples(names, st.lists(names, max_size=3)), max_size=5))
 def test_steps_are_refused_or_safe_for_argo(steps):
     text = (
@@ -265,6 +266,7 @@ def test_steps_are_refused_or_safe_for_argo(steps):
 letters = st.sampled_from("abcdef")
 
 
+@settings(deadline=None)
 @given(needs=st.dictionaries(letters, st.lists(letters, max_size=3).map(tuple), max_size=6))
 def test_a_circle_is_found_exactly_where_there_is_one(needs):
     def reaches(start, goal, seen=frozenset()):

@@ -1,7 +1,7 @@
 import contextlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.core.strict_yaml import MAX_BYTES, NotStrictYaml, loaded
@@ -61,6 +61,7 @@ def test_what_hides_something_is_refused_with_its_place(text, said):
         loaded(text)
 
 
+@settings(deadline=None)
 @given(text=st.text(st.sampled_from("ab:-?[]{},&*!|>'\"%@` \n\t#0123.~<=\ud800\x85")) | st.text())
 def test_any_text_is_read_or_refused(text):
     with contextlib.suppress(NotStrictYaml):
