@@ -43,7 +43,6 @@ Workflows also call `bridgectl brig run [PROJECT] -e EVENT` (a step; its --help 
 
 app = typer.Typer(
     help=HELP,
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     # A traceback with the values of variables could show a token.
@@ -92,7 +91,7 @@ Directory = Annotated[Path, typer.Argument(metavar="DIR", show_default=False)]
 def run(arguments: Sequence[str]) -> int:
     """Do what `arguments` ask for; answers the exit code. What goes wrong is said on stderr, a line each."""
     try:
-        code = app(list(arguments), prog_name="bridgectl", standalone_mode=False)
+        code = app(list(arguments) or ["--help"], prog_name="bridgectl", standalone_mode=False)
     except BridgeError as error:
         _complain(str(error))
         return _code_of(error)

@@ -50,15 +50,14 @@ def timeline(run: Run, builds: Sequence[Build]) -> tuple[Moment, ...]:
 
 def what_now(run: Run, builds: Sequence[Build]) -> Now:
     """What `run` waits for, and what a person can do about it. `builds` are all of the run's."""
-    attempt = run.attempt
-    if run.phase is Phase.CLOSED and run.waiting_act is None:
+    attempt, act = run.attempt, _act_that_begins(run)
+    if run.phase is Phase.CLOSED and act is None:
         return Now("", _after_close(run, builds))
-    act = run.waiting_act
     if attempt is None:
         return Now("the controller, to begin its first attempt; is it running?", (f"bridgectl cancel {run.id}",))
     if attempt.verdict is None:
         return _while_going(run, attempt, builds)
-    if act is not None and not (act.kind is Kind.RETRY and attempt.verdict is Verdict.SUCCEEDED):
+    if act is not None:
         return Now(f"the controller, to begin attempt {attempt.n + 1} ({act.kind}); is it running?", ())
     return Now(_after_end(run, attempt, builds), _after_close(run, builds))
 
@@ -77,6 +76,13 @@ def failing_steps(run: Run, builds: Iterable[Build]) -> tuple[str, ...]:
     }
     failed = {build.step for build in ended if not names.is_exit_step(build.step)}
     return tuple(sorted(failed - succeeded))
+
+
+def _act_that_begins(run: Run) -> Act | None:
+    """The act that another attempt comes of: there is nothing to retry of a success."""
+    act, attempt = run.waiting_act, run.attempt
+    succeeded = attempt is not None and attempt.verdict is Verdict.SUCCEEDED
+    return None if act is None or (act.kind is Kind.RETRY and succeeded) else act
 
 
 def _accepted(run: Run) -> str:
