@@ -136,7 +136,7 @@ def owed(run: Run, seen: Seen) -> tuple[Action, ...]:
     attempt = run.attempt
     if attempt is None:
         return (Begin(_first_attempt(seen)),)
-    if run.phase is Phase.CLOSED and _applicable(run, attempt) is None:
+    if run.phase is Phase.CLOSED and run.applicable_act is None:
         return _kept(run, seen)
     settling = tuple(Settle(build) for build in seen.builds if _ended_unsettled(build))
     if settling:
@@ -251,7 +251,7 @@ def _no_pipeline(run: Run, seen: Seen) -> str:
 
 def _of_ended(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Action, ...]:
     """What is owed to an attempt with a verdict."""
-    act = _applicable(run, attempt)
+    act = run.applicable_act
     lingering = seen.execution is not None and not seen.execution.finished and not seen.execution.deleting
     if act is not None:
         ending = (Escalate(attempt.n, TERMINATE),) if lingering and attempt.rung < TERMINATE else ()
@@ -267,14 +267,6 @@ def _of_ended(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple
     if actions or lingering:
         return actions
     return (Close(),) if _settled(run, report, seen) else ()
-
-
-def _applicable(run: Run, attempt: Attempt) -> Act | None:
-    """The act that begins the next attempt. There is nothing to retry of a success."""
-    act = run.waiting_act
-    if act is None or (act.kind is Kind.RETRY and attempt.verdict is Verdict.SUCCEEDED):
-        return None
-    return act
 
 
 def _next_attempt(act: Act, attempt: Attempt, seen: Seen) -> Attempt:

@@ -159,6 +159,15 @@ class Run:
         return self._waiting({Kind.RETRY, Kind.RERUN})
 
     @property
+    def applicable_act(self) -> Act | None:
+        """The waiting act, unless there is nothing to do for it: of a success there is nothing to retry."""
+        act = self.waiting_act
+        if act is None or self.attempt is None:
+            return act
+        nothing = act.kind is Kind.RETRY and self.attempt.verdict is Verdict.SUCCEEDED
+        return None if nothing else act
+
+    @property
     def waiting_cancel(self) -> Act | None:
         """The cancel of the newest attempt."""
         return self._waiting({Kind.CANCEL})
@@ -178,7 +187,7 @@ def with_act(run: Run, act: Act) -> Run:
     if any(known.request == act.request for known in run.acts):
         return run
     changed = replace(run, acts=(*run.acts, act))
-    if changed.phase is not Phase.CLOSED or changed.waiting_act is None:
+    if changed.phase is not Phase.CLOSED or changed.applicable_act is None:
         return changed
     return replace(changed, phase=Phase.RUNNING, verdict=None, reason="", closed=None)
 

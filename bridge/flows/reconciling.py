@@ -79,7 +79,7 @@ class Reconciling:
     def observe(self, run: Run) -> ob.Seen:
         """What surrounds `run`, read just now. Of a closed run nobody asked about, nothing needs to be read."""
         now = self.clock.now()
-        if run.closed is not None and run.waiting_act is None:
+        if run.closed is not None and run.applicable_act is None:
             return ob.Seen(now, None, None, (), retention_seconds=self.retention_seconds)
         attempt = run.attempt
         pipeline, trouble = None, ""
