@@ -127,8 +127,9 @@ def run_table(run: Json, *, now: float) -> Table:
         ("Waits for", run.get("waits_for")),
     ]
     for name, value in facts:
-        if value not in {None, ""}:
-            table.add_row(f"{name}:", _cell(value))
+        cell = _cell(value)
+        if cell.plain:
+            table.add_row(f"{name}:", cell)
     return table
 
 
