@@ -69,5 +69,5 @@ class Recorded:
         self.asked.append(Asked(environ["REQUEST_METHOD"], path, environ["QUERY_STRING"], headers, body))
         known = self.answers.get(path, [("404 Not Found", b'{"detail": "there is no such run"}', [])])
         status, content, named = known.pop(0) if len(known) > 1 else known[0]
-        start_response(status, [("Content-Length", str(len(content))), *named])
+        start_response(status, list({"Content-Length": str(len(content)), **dict(named)}.items()))
         return [content]
