@@ -7,6 +7,7 @@ Variables: BRIDGE_RUN, BRIDGE_ATTEMPT and BRIDGE_STEP say which step of which ru
 """
 
 import argparse
+import os
 import secrets
 import signal
 import sys
@@ -104,19 +105,29 @@ def _answer(chosen: argparse.Namespace) -> Answer:
 
 
 def _by_hand(chosen: argparse.Namespace, options: Options, place: Place) -> Answer:
-    """Without a record: a run of its own that nobody else knows, made of the flags."""
-    if not chosen.project or not chosen.event:
+    """Without a record: the flags, or the variables of a template that was submitted by hand, say what to build.
+
+    Within a Workflow the key is its uid and the step, so that Argo retrying it attaches; in a plain shell it is new
+    each time.
+    """
+    project = chosen.project or os.environ.get("BRIDGE_PROJECT", "")
+    if not project or not chosen.event:
         return Answer(ExitCode.USAGE, "without a run (BRIDGE_RUN), PROJECT and -e EVENT have to be given")
-    run_id = f"hand-{secrets.token_hex(8)}"
-    step = "step"
-    payload = chosen.payload.read_bytes() if chosen.payload else b""
+    commit = chosen.commit or os.environ.get("BRIDGE_COMMIT", "")
+    ref = chosen.ref or os.environ.get("BRIDGE_REF", "")
+    run_id = f"hand-{os.environ.get('BRIDGE_WORKFLOW_UID') or secrets.token_hex(8)}"
     event = Event(
         provider="brigade-cli",
         type=chosen.event[0],
-        project=chosen.project,
+        project=project,
         delivery=run_id,
-        revision=Revision(chosen.commit, chosen.ref or ("" if chosen.commit else "master")),
+        revision=Revision(commit, ref or ("" if commit else "master")),
     )
+    try:
+        payload = chosen.payload.read_bytes() if chosen.payload else b""
+    except OSError as error:
+        return Answer(ExitCode.USAGE, f"the payload {chosen.payload} cannot be read: {error.strerror}")
+    step = place.step or "step"
     begun = Attempt(1, Kind.FIRST, 1, time.time(), steps=(step,))
     run = Run(run_id, "by-hand", event, "", "", begun.begun, phase=Phase.RUNNING, state=State(attempts=(begun,)))
     stepping = Stepping(_OneRun(run, payload), place.builds(), SystemClock(), _show, _say)
