@@ -156,7 +156,8 @@ class ProcessBuilds:
             # It exists. Dying here leaves the folder itself as the mark; `find` starts what nobody started.
             with suppress(OSError):
                 durable.make_folder(used.parent)
-                durable.publish(used, b"")
+                durable.write_new(used, b"")
+                durable.sync_folder(used.parent)
         self._start_supervisor(folder)
 
     def give_up(self, build: Build, *, reason: str, ending: Ending) -> None:

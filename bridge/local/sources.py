@@ -106,8 +106,18 @@ def make_source(wanted: Wanted, *, target: Path, mirrors: Path, pin: Path, say: 
     """
     if not wanted.source:
         return Source("")
-    if not is_repository(wanted.source):
-        return _plain_folder(wanted, target, say)
+    try:
+        if not is_repository(wanted.source):
+            return _plain_folder(wanted, target, say)
+        return _checkout(wanted, target=target, mirrors=mirrors, pin=pin, say=say)
+    except OSError as error:
+        raise Unavailable(
+            f"cannot copy the source {_shown(wanted.source)}: {error.strerror} ({error.filename}); "
+            "is the disk full, or something not readable?"
+        ) from error
+
+
+def _checkout(wanted: Wanted, *, target: Path, mirrors: Path, pin: Path, say: Say) -> Source:
     commit = wanted.commit or _pinned(pin)
     mirror = _Mirror(wanted, mirrors / f"{hashlib.sha256(wanted.source.encode()).hexdigest()[:32]}.git", say)
     with mirror.locked():
@@ -130,10 +140,7 @@ def _plain_folder(wanted: Wanted, target: Path, say: Say) -> Source:
     withheld = {path.resolve() for path in wanted.withheld if path.exists()}
     if not any(path.is_relative_to(folder.resolve()) for path in withheld):
         return Source(str(folder))
-    try:
-        _copy(folder, target, withheld)
-    except OSError as error:
-        raise Unavailable(f"cannot copy the source {folder}: {error.strerror} ({error.filename})") from error
+    _copy(folder, target, withheld)
     return Source(str(target))
 
 
@@ -235,7 +242,9 @@ class _Mirror:
         if name.startswith("-"):
             return ""
         ended = self._in_mirror("rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}")
-        return ended.output if ended.code == 0 and _FULL_COMMIT.fullmatch(ended.output) else ""
+        # Warnings may stand before it.
+        answer = ended.output.rpartition("\n")[2]
+        return answer if ended.code == 0 and _FULL_COMMIT.fullmatch(answer) else ""
 
     def _keep(self, commit: str) -> None:
         """Never let git collect a commit that a retry may ask for."""
@@ -308,7 +317,6 @@ def git_environment(environment: Mapping[str, str], wanted: Wanted) -> dict[str,
         ("gc.autoDetach", "false"),
         ("maintenance.autoDetach", "false"),
         ("core.fsync", "all"),
-        ("core.fsyncObjectFiles", "true"),
         ("core.hooksPath", "/dev/null"),
         ("advice.detachedHead", "false"),
         ("http.lowSpeedLimit", "1000"),

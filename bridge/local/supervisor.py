@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -64,9 +64,9 @@ class Orders:
     ref: str
     withheld: tuple[str, ...]
     """What no job gets of a plain source folder."""
-    build: Mapping[str, object]
+    build: Mapping[str, object] = field(repr=False)
     """`build.json`, but for what is known only after the checkout."""
-    token: str
+    token: str = field(repr=False)
     grace_seconds: float
 
     def as_dict(self) -> dict[str, object]:
@@ -129,6 +129,10 @@ def supervise(folder: BuildFolder) -> int:
     with folder.log.open("ab", buffering=0) as log:
         try:
             exit_code = _built(folder, orders, log.fileno())
+        except Exception as error:
+            # Nobody sees this process's own output.
+            _say(log.fileno(), f"the supervisor broke: {type(error).__name__}: {str(error)[:200]}")
+            raise
         finally:
             _clear(folder, orders)
         if exit_code is None:
