@@ -12,7 +12,7 @@ Json = Mapping[str, Any]
 
 _PULL_REQUEST = re.compile(r"(?P<project>[\w.-]+/[\w.-]+)?#(?P<number>[1-9][0-9]{0,8})|(?P<bare>[1-9][0-9]{0,5})")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
-_RUN = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)+")
+_RUN = re.compile(r"[a-z][a-z0-9-]*-[a-z0-9]+")
 _WHOLE_COMMITS = {40, 64}
 
 
