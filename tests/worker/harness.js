@@ -77,8 +77,13 @@ function start (made, env = {}) {
   child.stdout.on('data', piece => { out += piece })
   child.stderr.on('data', piece => { err += piece })
   child.output = () => out
+  // A worker that hangs fails its own test, with its log, and not the whole run.
+  const clock = setTimeout(() => child.kill('SIGKILL'), DEADLINE_MS)
   child.ended = new Promise(resolve => {
-    child.on('close', (code, signal) => resolve({ code, signal, log: out, err, lines: out.split('\n') }))
+    child.on('close', (code, signal) => {
+      clearTimeout(clock)
+      resolve({ code, signal, log: out, err, lines: out.split('\n') })
+    })
   })
   return child
 }

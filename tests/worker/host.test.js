@@ -153,7 +153,8 @@ test('what a job leaves in the background ends with it', async t => {
 })
 
 test('a process that leaves the group and keeps the output open does not hold up the build', async t => {
-  const made = build(t, onPush('await new Job("a", "", ["setsid sh -c 'echo $$ > pid; exec sleep 600' &", "until [ -s pid ]; do sleep 0.05; done"]).run()'))
+  const made = build(t, onPush(`await new Job("a", "", ["setsid sh -c 'echo $$ > pid; exec sleep 600' &",
+    "until [ -s pid ]; do sleep 0.05; done"]).run()`))
   const result = await start(made).ended
   const pid = Number(fs.readFileSync(path.join(made.dir, 'work/a/pid'), 'utf8'))
   if (alive(pid)) process.kill(pid, 'SIGKILL')
