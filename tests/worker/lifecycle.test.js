@@ -71,6 +71,11 @@ test('a job over its time exits 1 and says which limit', async t => {
   assert.ok(result.log.includes('job slow(slow-01build): Error: time limit (200 ms) exceeded'))
 })
 
+test('a time limit beyond what a timer can hold is none', async t => {
+  const result = await run(t, onPush('const j = new Job("a", "img", ["sleep 0.1"]); j.timeout = 1e12; await j.run()'))
+  assert.strictEqual(result.code, 0, result.log)
+})
+
 test('a syntax error exits 1 with a stack, before the version line', async t => {
   const result = await run(t, 'events.on((')
   assert.strictEqual(result.code, 1)

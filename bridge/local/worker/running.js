@@ -12,6 +12,8 @@ const host = require('./runner_host')
 
 // What a Result holds at most: the size at which a kubelet starts a new log file.
 const LONGEST_RESULT = 10 * 1024 * 1024
+// A timer with more than this would fire at once.
+const LONGEST_TIMEOUT_MS = 2 ** 31 - 1
 // A process that left the job's group may hold its output open for ever; the job has ended all the same.
 const OUTPUT_GRACE_MS = 2000
 
@@ -77,7 +79,7 @@ class JobRun {
   placeOf (kind) { return this.job[kind].path || PLACES[kind] }
   get args () { return this.job.args.map(String) }
   get logFile () { return path.join(this.build.dir, 'jobs', `${this.job.name}.log`) }
-  get timeoutMs () { return this.job.timeout || 60000 }
+  get timeoutMs () { return Math.min(Number(this.job.timeout) || 60000, LONGEST_TIMEOUT_MS) }
 
   logs () { return tailOf(this.logFile, LONGEST_RESULT) }
 
@@ -94,7 +96,8 @@ class JobRun {
       await this.prepare()
       if (!this.ending) await this.watch()
       if (this.ending) await this.ending
-      return this.outcome()
+      const result = this.outcome()
+      return this.session.stopping ? new Promise(() => {}) : result
     } catch (error) {
       this.fail(error)
       // The script must not go on to its next job, nor call this a failure.
@@ -170,9 +173,10 @@ class JobRun {
     if (this.process) this.process.explain(exitCode)
   }
 
-  /** Stop the job for `reason`; resolves when its processes are gone. The first reason counts. */
+  /** Stop the job for `reason`; resolves when its processes are gone. The first reason counts, and an end more. */
   stop (reason) {
     if (this.ending) return this.ending
+    if (this.exitCode !== undefined) return Promise.resolve()
     this.reason = reason
     this.ending = this.process ? this.process.stop() : Promise.resolve()
     return this.ending
