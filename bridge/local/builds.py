@@ -179,10 +179,16 @@ class ProcessBuilds:
                 folder.sweep()
 
     def record(self, build: Build, outcome: Outcome) -> Outcome:
-        """Write what a build came to; answers what stands, which is the first writing. Raises NotFound."""
+        """Write what a build came to; answers what stands, which is the first writing. Raises NotFound.
+
+        One that was given up is ended first, should whoever gave it up have died before that: nobody counts a
+        build as ended while its worker goes on. Raises Unavailable if it could not be ended.
+        """
         folder = self._folder(build)
         with _told("write the outcome of", build.id):
             try:
+                if folder.outcome() is None and folder.result() is None and folder.tombstone() is not None:
+                    self._stop(folder)
                 folder.write_outcome(outcome)
                 stands = folder.outcome()
             except FileNotFoundError:

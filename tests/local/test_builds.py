@@ -434,6 +434,18 @@ def test_a_give_up_that_dies_at_any_point_is_finished_by_the_next(state):
     assert seen(builds, run=f"r{n + 1}").phase is BuildPhase.GONE
 
 
+def test_nobody_counts_a_build_as_ended_whose_giving_up_was_cut_short(state):
+    builds = builds_in(state, worker=FOREVER)
+    builds.create(a_spec())
+    until(lambda: in_its_log(builds, "started"))
+    folder_of(state).write_tombstone(Tombstone("cancelled", Ending.CANCELLED, 1.0))
+    build = seen(builds)
+    outcome = judged(build, log=builds.log(build), at=2.0)
+    assert builds.record(build, outcome).ending is Ending.CANCELLED
+    assert seen(builds).phase is BuildPhase.GONE
+    assert processes.marked(folder_of(state).marks) == []
+
+
 def test_a_build_that_is_not_there_is_given_up_already(state):
     builds = builds_in(state)
     builds_in(state, kind=NobodyStarts).create(a_spec())
