@@ -107,8 +107,8 @@ def _answer(chosen: argparse.Namespace) -> Answer:
 def _by_hand(chosen: argparse.Namespace, options: Options, place: Place) -> Answer:
     """Without a record: the flags, or the variables of a template that was submitted by hand, say what to build.
 
-    Within a Workflow the key is its uid and the step, so that Argo retrying it attaches; in a plain shell it is new
-    each time.
+    Within a Workflow the key is its uid and the step, so that Argo retrying it attaches; in a plain shell it is
+    new each time.
     """
     project = chosen.project or os.environ.get("BRIDGE_PROJECT", "")
     if not project or not chosen.event:
