@@ -445,7 +445,7 @@ def _check_delivered(status: int, answer: object) -> None:
 
 
 def _print(table: Any) -> None:
-    showing.console(sys.stdout).print(table)
+    showing.show(table, sys.stdout)
 
 
 def _dump(content: dict[str, Any], output: Output) -> None:

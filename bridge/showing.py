@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
 Json = Mapping[str, Any]
 
-WIDE = 10_000
-"""Columns of what is no terminal: a pipe gets whole lines."""
+WIDE = 100_000
+"""Columns for tables to be laid out in: more than any line has."""
 LONGEST_LINE_BYTES = 64 * 1024
 """A log's line that is longer is shown in pieces."""
 
@@ -36,10 +37,20 @@ _STYLES = {
 _SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-~])")
 
 
-def console(file: IO[str], *, width: int | None = None) -> Console:
-    """Where tables go: coloured and as wide as a terminal, plain and never cut otherwise."""
-    chosen = width if width is not None else (None if file.isatty() else WIDE)
-    return Console(file=file, width=chosen, highlight=False, markup=False, emoji=False, soft_wrap=False)
+def show(table: Table, file: IO[str], *, coloured: bool | None = None) -> None:
+    """Write a table: in colours on a terminal, unless told. No line is ever cut or filled up with spaces: what is
+    longer than a terminal is wide is the terminal's to wrap, as with kubectl."""
+    console = Console(
+        file=file,
+        width=WIDE,
+        force_terminal=coloured,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    for line in console.render_lines(table, pad=False):
+        console.print(Segments([*_without_end(line), Segment.line()]), end="", soft_wrap=True)
 
 
 def clean(text: object) -> str:
@@ -102,7 +113,7 @@ def run_table(run: Json, *, now: float) -> Table:
     """What is known of one run, one fact a line."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True)
     status = _part(run, "status")
     told = f"{status.get('state') or 'none yet'} ({status.get('context')})"
     if status.get("taken_by"):
@@ -219,9 +230,7 @@ def _add_build(table: Table, step: object, build: Json, *, now: float) -> None:
 def _table(columns: Iterable[str]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        # Names can be typed in again, so they are never cut.
-        long = column in {"REASON", "WHAT"}
-        table.add_column(column, no_wrap=not long, overflow="fold")
+        table.add_column(column, no_wrap=True)
     return table
 
 
@@ -241,6 +250,13 @@ def _visible(character: str) -> str:
     if character.isprintable():
         return character
     return " " if character.isspace() else ""
+
+
+def _without_end(line: list[Segment]) -> list[Segment]:
+    """`line` without the spaces at its end, which would wrap into empty lines."""
+    while line and not line[-1].text.strip():
+        line = line[:-1]
+    return [*line[:-1], Segment(line[-1].text.rstrip(), line[-1].style)] if line else []
 
 
 def _part(values: Json, key: str) -> Json:

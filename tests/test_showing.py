@@ -5,7 +5,6 @@ import io
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from bridge.core.representations import run_details, run_summary
 from bridge.showing import (
@@ -13,10 +12,10 @@ from bridge.showing import (
     age,
     clean,
     clean_log_line,
-    console,
     next_lines,
     run_table,
     runs_table,
+    show,
     steps_table,
     timeline_table,
     where,
@@ -29,7 +28,7 @@ NOW = T + 300
 
 def printed(table, **how):
     file = io.StringIO()
-    console(file, **how).print(table)
+    show(table, file, **how)
     return file.getvalue()
 
 
@@ -58,17 +57,22 @@ def test_a_wide_list_says_who_why_and_who_took_the_status():
     assert "step test failed (build 2): exit 1" in line
 
 
-def test_what_is_no_terminal_gets_whole_lines_without_colours(monkeypatch):
+def test_a_line_is_never_cut_nor_filled_up_whatever_the_terminals_width(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    runs = [run_summary(some_run(event=some_event(branch="b" * 500), reason="r" * 300)), run_summary(going_run())]
+    for coloured in (False, True):
+        out = printed(runs_table(runs, now=NOW, wide=True), coloured=coloured)
+        assert "b" * 500 in out
+        assert "r" * 300 in out
+        assert len(out.splitlines()) == 3
+        assert not [line for line in out.splitlines() if line.endswith(" ")]
+
+
+def test_what_is_no_terminal_gets_no_colours(monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
-    run = run_summary(some_run(event=some_event(short_title="t" * 500, branch="b" * 500)))
-    out = printed(runs_table([run], now=NOW))
-    assert "b" * 500 in out
-    assert "\x1b" not in out
-
-
-def test_a_narrow_terminal_never_cuts_a_runs_id():
-    run = run_summary(some_run("pull-request-abcdefghijklmnopqrst", reason="r" * 300))
-    assert "pull-request-abcdefghijklmnopqrst" in printed(runs_table([run], now=NOW, wide=True), width=300)
+    run = run_summary(failed_run())
+    assert "\x1b" not in printed(runs_table([run], now=NOW))
+    assert "\x1b" in printed(runs_table([run], now=NOW), coloured=True)
 
 
 def test_one_run_is_shown_with_its_steps_builds_and_next_commands():
@@ -109,11 +113,8 @@ def test_foreign_text_is_neither_markup_nor_terminal_sequence(tables):
     evil = "[bold red]x[/] [link=file:///etc] :smile: \x1b]0;title\x07\x1b[2J\x1b[31mred\r\nfake line\u202e\x9b1m"
     event = some_event(short_title=evil, sender=evil, branch=evil, delivery=evil)
     details = run_details(some_run(event=event, context=evil, reason=evil), [])
-    file = io.StringIO()
-    Console(file=file, width=400, force_terminal=True, color_system="truecolor", markup=False, emoji=False).print(
-        tables({**details, "timeline": [{"at": None, "what": evil}], "steps": [{"name": evil, "state": evil}]})
-    )
-    shown = file.getvalue()
+    changed = {**details, "timeline": [{"at": None, "what": evil}], "steps": [{"name": evil, "state": evil}]}
+    shown = printed(tables(changed), coloured=True)
     for sequence in ("\x1b]0", "\x1b[2J", "\x1b[31m", "\r", "\u202e", "\x9b"):
         assert sequence not in shown
     assert "[bold red]x[/]" in shown
