@@ -20,8 +20,8 @@ from bridge.local import depends, parameters, retries
 from bridge.local.depends import Condition
 from bridge.local.retries import NEVER, Strategy
 
-EXIT_NODE = "onExit"
-"""How the exit handler's node is called; it is kept apart from the tasks, which may use the name too."""
+EXIT_NODE = "on.exit"
+"""How the exit handler's node is called; no task can be, for the dot in it."""
 
 _TASK_NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9]{0,127}", re.ASCII)
 
@@ -301,6 +301,7 @@ class _Planning:
         template = self._template(self._spec.entrypoint, "spec.entrypoint")
         parallelism, fail_fast = self._spec.parallelism, True
         if template.dag is None:
+            _check_name(template.name, "spec.entrypoint")
             alone = self._container_task(template, template.name, depends.after(()), {})
             tasks: tuple[Task, ...] = (alone,)
         else:
@@ -346,8 +347,7 @@ class _Planning:
         shown = cut(str(raw.get("name", "")))
         task = _read(_Task, raw, f"task {shown}")
         place = f"task {shown}"
-        if not _TASK_NAME.fullmatch(task.name):
-            raise BadPipeline(f"{place}: a name has letters, digits and `-`, and begins with no `-`")
+        _check_name(task.name, place)
         template = self._template(task.template, place)
         if template.dag is not None:
             _refuse(place, f"its template `{cut(template.name)}` is a dag in a dag; write its tasks out")
@@ -498,6 +498,11 @@ def _program(words: Sequence[str]) -> tuple[Program, tuple[str, ...]]:
         case ["bridgectl", "exit", *_]:
             return Program.EXIT, tuple(words[2:])
     return Program.HOST, tuple(words)
+
+
+def _check_name(name: str, place: str) -> None:
+    if not _TASK_NAME.fullmatch(name):
+        raise BadPipeline(f"{place}: a name has at most 128 letters, digits and `-`, and begins with no `-`")
 
 
 def _check_graph(tasks: Sequence[Task], place: str) -> None:
