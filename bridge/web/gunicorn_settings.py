@@ -1,12 +1,11 @@
 """gunicorn's settings for the gateway: `gunicorn -c python:bridge.web.gunicorn_settings …`.
 
-The address, workers and threads come from bridge's settings, on the command line. Why each is as it is:
-facts about gunicorn 27 that were measured, in docs/decisions/.
+The address, workers and threads come from bridge's settings, on the command line.
 """
 
 import os
-import shutil
-import tempfile
+
+from bridge.web.counter_files import VARIABLE, CounterFiles, open_counter_files
 
 worker_class = "bridge.web.workers.BoundedThreadWorker"
 workers = 2
@@ -43,16 +42,19 @@ logconfig_dict = {
     },
 }
 
-_COUNTERS = "PROMETHEUS_MULTIPROC_DIR"
+_counters: list[CounterFiles] = []
 
 
 def on_starting(server: object) -> None:
-    """Give the workers a folder in which they share their counters (prometheus_client reads the variable)."""
+    """Give the workers a folder in which they share their counters, unless the environment names one."""
     del server
-    os.environ[_COUNTERS] = tempfile.mkdtemp(prefix="bridge-counters-")
+    if VARIABLE not in os.environ:
+        _counters.append(open_counter_files())
+        os.environ[VARIABLE] = str(_counters[0].folder)
 
 
 def on_exit(server: object) -> None:
     """Remove it again."""
     del server
-    shutil.rmtree(os.environ.pop(_COUNTERS, ""), ignore_errors=True)
+    for one in _counters:
+        one.remove()

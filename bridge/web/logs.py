@@ -4,6 +4,7 @@ JSON in ASCII escapes line breaks, terminal sequences and what else a reader mig
 hold a secret in their path, so such paths are redacted wherever they turn up.
 """
 
+import contextlib
 import json
 import logging
 import re
@@ -31,9 +32,27 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(file=stream or sys.stderr),
+        logger_factory=_Lines(stream or sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+class _Lines:
+    """Writes lines; a log that cannot be written (a full disk, a closed pipe) fails no request."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __call__(self, *_: object) -> "_Lines":
+        return self
+
+    def msg(self, line: str) -> None:
+        """Write one line at once, so that lines of several processes do not mix."""
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = exception = msg
 
 
 def redacted(text: str) -> str:

@@ -12,16 +12,18 @@ import time
 
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker  # type: ignore[import-untyped]
 
-FIRST_BYTE_SECONDS = 0.2
-"""So long a new connection may keep a thread before it has sent anything; then the main loop watches it."""
-REQUEST_SECONDS = 10.0
-"""Until a request has been read whole. GitHub waits 10 s for an answer."""
-ANSWER_SECONDS = 60.0
-"""Until its answer has been taken."""
-
 
 class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
     """A ThreadWorker on which no request lasts for ever."""
+
+    first_byte_seconds = 0.2
+    """So long a new connection may keep a thread before it has sent anything; then the main loop watches it."""
+    request_seconds = 10.0
+    """Until a request has been read whole. GitHub waits 10 s for an answer."""
+    pressed_seconds = 1.0
+    """The same while all threads are taken: who has sent everything loses nothing by it."""
+    answer_seconds = 60.0
+    """Until its answer has been taken."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
@@ -30,7 +32,7 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no
 
     def handle(self, conn: TConn) -> object:
         """Handle one request of a connection, remembered while it lasts."""
-        if not conn.initialized and not conn.wait_for_data(FIRST_BYTE_SECONDS):
+        if not conn.initialized and not conn.wait_for_data(self.first_byte_seconds):
             return _DEFER
         with self._lock:
             self._began[conn] = time.monotonic()
@@ -45,11 +47,13 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no
         super().notify()
         now = time.monotonic()
         with self._lock:
+            pressed = len(self._began) >= self.cfg.threads
+            patience = min(self.request_seconds, self.pressed_seconds) if pressed else self.request_seconds
             # Under the lock: a connection that is not handled any more may be another one's by now.
             for conn, began in self._began.items():
-                if now - began > ANSWER_SECONDS:
+                if now - began > self.answer_seconds:
                     _shut(conn, socket.SHUT_RDWR)
-                elif now - began > REQUEST_SECONDS:
+                elif now - began > patience:
                     # Whoever reads meets the end of the body, and can still answer.
                     _shut(conn, socket.SHUT_RD)
 

@@ -94,3 +94,16 @@ def test_gunicorns_own_log_gets_the_same_lines():
     assert "hunter2" not in text
     assert "quotes" not in text
     assert (line["level"], line["logger"], line["error"]) == ("error", "gunicorn.error", "ValueError")
+
+
+class _FullDisk(io.StringIO):
+    def flush(self):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_log_that_cannot_be_written_fails_no_delivery():
+    configure_logging("info", _FullDisk())
+    try:
+        assert a_world().deliver().status_code == 202
+    finally:
+        structlog.reset_defaults()
