@@ -208,7 +208,7 @@ def seconds_of(moment: object) -> float | None:
 
 def _add_build(table: Table, step: object, build: Json, *, now: float) -> None:
     started, ended = seconds_of(build.get("started")), seconds_of(build.get("ended"))
-    took = "" if started is None or ended is None else _span(ended - started)
+    took = "" if started is None or ended is None else _took(ended - started)
     table.add_row(
         *map(
             _cell,
@@ -267,6 +267,10 @@ def _part(values: Json, key: str) -> Json:
 def _list(values: Json, key: str) -> list[Json]:
     found = values.get(key)
     return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+
+
+def _took(seconds: float) -> str:
+    return f"{max(0.0, seconds):.1f}s" if seconds < 10 else _span(seconds)  # noqa: PLR2004
 
 
 def _span(seconds: float) -> str:

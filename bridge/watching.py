@@ -76,6 +76,7 @@ class Logs:
     """Empty is all steps."""
     _sources: dict[tuple[int, str, int], _Source] = field(default_factory=dict)
     _last: "_Source | None" = None
+    _looked: bool = False
 
     def so_far(self) -> Iterator[str]:
         """What there is now of the newest build of each step. Raises NotFound for a step that is not there."""
@@ -97,19 +98,19 @@ class Logs:
             self.polling.sleep(self.polling.poll_seconds)
 
     def _find(self, run: Json) -> None:
-        """Know the builds whose logs are wanted: at first the newest of each step, later every new one."""
+        """Know the builds whose logs are wanted: at first the newest of each step, later all that are new."""
         steps = _builds_by_step(run)
         if self.step and self.step not in steps:
             raise NotFound(
                 f"run {self.run_id} has no step {self.step[:80]!r}: it has {', '.join(steps) or 'none yet'}"
             )
-        known = {source.step for source in self._sources.values()}
         for step, builds in steps.items():
             if self.step and step != self.step:
                 continue
-            for epoch, number in builds if step in known else builds[-1:]:
+            for epoch, number in builds if self._looked else builds[-1:]:
                 if not self._is_older(step, epoch, number):
                     self._sources.setdefault((epoch, step, number), _Source(step, number, epoch))
+        self._looked = True
 
     def _is_older(self, step: str, epoch: int, number: int) -> bool:
         ours = [(one.epoch, one.number) for one in self._sources.values() if one.step == step]

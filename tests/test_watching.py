@@ -139,6 +139,17 @@ def test_all_steps_are_followed_until_the_run_is_closed(scene):
     ]  # fmt: skip
 
 
+def test_builds_that_come_and_go_between_two_looks_are_shown_all_the_same(scene):
+    def two_builds():
+        scene.create("test", 1, log="fails\n")
+        scene.end("test", 1, phase=BuildPhase.FAILED, exit_code=1)
+        scene.create("test", 2, log="works\n")
+
+    scene.acts = [two_builds, lambda: scene.end("test", 2)]
+    lines = list(Logs(scene.polling, "push-r1", "test").following())
+    assert lines == ["==> test, build 1", "fails", "==> test, build 2", "works"]
+
+
 def test_a_step_that_is_never_reached_does_not_keep_its_follower(scene):
     scene.acts = [lambda: scene.close(Verdict.FAILED)]
     assert list(Logs(scene.polling, "push-r1", "test").following()) == []
