@@ -4,7 +4,7 @@ PY ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 V := .venv/bin
 export UV_SYSTEM_CERTS = 1
 export PYTHONDONTWRITEBYTECODE =
-SYNC = $(V)/uv pip install -q --python $(V)/python --require-hashes
+SYNC = $(V)/uv pip install -q --python $(V)/python --compile-bytecode --require-hashes
 COMPILE = $(V)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-header --no-annotate
 WORKERS ?= 2
 PYTEST = $(V)/python -m pytest -q
@@ -56,8 +56,8 @@ clean: ## remove what was built and cached here
 	@test -x $(V)/python || $(PY) -m venv .venv
 	@$(V)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-uv.lock
 	@$(SYNC) -r requirements-dev.lock
-	@$(V)/python bridge/local/node.py >/dev/null 2>&1 || { echo 'bootstrap: no node on PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@$(V)/uv pip install -q --python $(V)/python --no-deps --no-build-isolation -e .
+	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@
 
 .PHONY: help demo test test-js check format render lock bootstrap clean

@@ -133,7 +133,7 @@ def local(
         github_api_url=github_api_url,
         log_level=log_level,
     )
-    from bridge.wiring.local import serve  # noqa: PLC0415 - Flask, githubkit and Hera take a while
+    from bridge.wiring.serving import serve  # noqa: PLC0415 - Flask, githubkit and Hera take a while
 
     raise typer.Exit(serve(settings))
 

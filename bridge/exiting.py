@@ -9,6 +9,7 @@ import sys
 from bridge import settings as settings_of
 from bridge.core.steps import ExitCode
 from bridge.errors import BridgeError, EngineError
+from bridge.local.board import Board
 from bridge.wiring.local import local_ports, reconciling
 from bridge.wiring.steps import place_of
 
@@ -24,7 +25,15 @@ def main() -> None:
             sys.exit(ExitCode.SUCCEEDED)
         settings = settings_of.load()
         ports = local_ports(settings)
-        flow = reconciling(ports, settings)
+        flow = reconciling(
+            settings,
+            runs=ports.runs,
+            pipelines=ports.pipelines,
+            engine=ports.engine,
+            builds=ports.builds,
+            reports=Board(ports.runs.database),  # never asked: the controller posts
+            clock=ports.clock,
+        )
         for trouble in range(TROUBLES):
             try:
                 flow.exit(place.run)

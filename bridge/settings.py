@@ -55,6 +55,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     url: str = Field("http://127.0.0.1:8080", description="Commands: the gateway to talk to.")
     token: SecretStr = Field(SecretStr(""), description="Commands: the Bearer token to send.")
+    secret: SecretStr = Field(SecretStr(""), description="Commands: signs what `bridgectl send` posts.")
 
     @field_validator("read_tokens", "act_tokens", mode="before")
     @classmethod

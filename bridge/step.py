@@ -40,7 +40,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the step and exit with its answer's code."""
-    chosen = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    # As the image's `brig` it is called with its subcommand; `bridgectl brig run` has taken it off.
+    chosen = _parser().parse_args(words[1:] if words[:1] == ["run"] else words)
     try:
         answer = _answer(chosen)
     except BridgeError as error:

@@ -1,0 +1,232 @@
+"""`bridgectl local`: gateway, controller and engine in one command.
+
+This process runs the controller and the engine in threads, and gunicorn as a child that serves the gateway. All of
+them meet at the files of the state folder, so each may die at any moment and be started again.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bridge.core.names import project_id
+from bridge.errors import BadSettings, BridgeError, Misconfigured
+from bridge.flows.controlling import Controlling
+from bridge.flows.reconciling import Reconciling
+from bridge.local.board import Board
+from bridge.local.containers import working_engine
+from bridge.local.engine import LocalEngine
+from bridge.local.node import find_node
+from bridge.local.processes import dies_with_parent
+from bridge.local.projects import FolderProjects
+from bridge.rendering import render
+from bridge.settings import PREFIX, Settings
+from bridge.wiring.local import child_environment, local_ports, reconciling
+from bridge.wiring.reporting import StatusesOrBoard, statuses
+
+DEFAULT_PIPELINES = Path(__file__).parents[1] / "local" / "default_pipelines"
+STOP_SECONDS = 15.0
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def prepare(settings: Settings) -> list[str]:
+    """Make the state folder and render every project's pipelines into it; answers what to tell the person.
+
+    Raises Misconfigured if nothing could ever run: no project, a broken project or pipeline file.
+    """
+    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    known = FolderProjects(settings.projects)
+    projects = known.all()
+    broken = [f"{path}: {reason}" for path, reason in known.broken()]
+    if not projects:
+        raise Misconfigured(
+            "; ".join(broken)
+            or f"{settings.projects} has no project: give the folder that holds project.yaml, or the one above it"
+        )
+    templates = settings.state / "templates"
+    rendered = {path.name for path in render(DEFAULT_PIPELINES, templates)}
+    for project in projects:
+        folder = Path(project.folder) / "pipelines"
+        if folder.is_dir():
+            for path in render(folder, templates):
+                if path.name in rendered:
+                    raise Misconfigured(f"{folder}: the pipeline {path.stem} is there twice: rename one")
+                rendered.add(path.name)
+    for stale in templates.glob("*.yaml"):
+        if stale.name not in rendered:
+            stale.unlink()
+    usable = [f"project {project.name} ({project_id(project.name)})" for project in projects]
+    return [*usable, *(f"left out: {line}" for line in broken)]
+
+
+def with_commands(settings: Settings) -> Settings:
+    """The settings with Node and the container engine found once, so that no step has to look for them again."""
+    engine = settings.container_command
+    if settings.jobs == "container" and not engine:
+        (engine,) = working_engine()
+    return settings.model_copy(update={"node": find_node(settings.node), "container_command": engine})
+
+
+def serve(settings: Settings, *, gateway: str = "bridge.wsgi:local()", flow_of: "FlowOf | None" = None) -> int:
+    """Run gateway, controller and engine until SIGINT or SIGTERM; answers the exit code.
+
+    `gateway` names the app that gunicorn loads; `flow_of` makes the engine and the controller's flow.
+    """
+    if settings.host not in LOOPBACK:
+        raise BadSettings(
+            f"{PREFIX}HOST: one machine listens on loopback only, where reading needs no identity; "
+            "put a proxy that knows people before it"
+        )
+    for line in prepare(settings):
+        _say(line)
+    settings = with_commands(settings)
+    listener = _listener(settings)
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listener.getsockname()[1]}"
+    engine, flow = (flow_of or local_flow)(settings, url)
+    return _Server(settings, engine=engine, flow=flow, listener=listener, url=url, gateway=gateway).run()
+
+
+FlowOf = Callable[[Settings, str], tuple[LocalEngine, Reconciling]]
+
+
+def local_flow(settings: Settings, url: str) -> tuple[LocalEngine, Reconciling]:
+    """The engine that acts, and the controller's flow over the same ports."""
+    ports = local_ports(settings)
+    reports = StatusesOrBoard(statuses(settings, ports.projects), Board(ports.runs.database))
+    flow = reconciling(
+        settings,
+        runs=ports.runs,
+        pipelines=ports.pipelines,
+        engine=ports.engine,
+        builds=ports.builds,
+        reports=reports,
+        clock=ports.clock,
+        url=url,
+    )
+    return ports.engine, flow
+
+
+def _listener(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as exc:
+        listener.close()
+        raise BadSettings(
+            f"{PREFIX}PORT: cannot listen on {settings.host}:{settings.port} ({exc.strerror}); "
+            "choose another, 0 takes a free one"
+        ) from exc
+    listener.listen(512)
+    return listener
+
+
+class _Server:
+    """The parts of `bridgectl local` and how they end together."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        engine: LocalEngine,
+        flow: Reconciling,
+        listener: socket.socket,
+        url: str,
+        gateway: str,
+    ) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._flow = flow
+        self._listener = listener
+        self._url = url
+        self._gateway = gateway
+        self._stop = threading.Event()
+        self._failed: list[str] = []
+
+    def run(self) -> int:
+        """Until a signal, or until a part ends that must not."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda _number, _frame: self._stop.set())
+        controller = Controlling(self._flow, poll_seconds=self._settings.poll_seconds)
+        threads = [
+            threading.Thread(target=self._part, args=(name, run), name=name)
+            for name, run in (
+                ("engine", self._engine.run_forever),
+                ("controller", controller.run_forever),
+            )
+        ]
+        for thread in threads:
+            thread.start()
+        gateway = self._start_gateway()
+        _say(f"listening on {self._url}")
+        while not self._stop.wait(0.2):
+            if gateway.poll() is not None:
+                self._failed.append(f"the gateway ended with {gateway.returncode}")
+                self._stop.set()
+        _end(gateway)
+        for thread in threads:
+            thread.join(STOP_SECONDS)
+        for reason in self._failed:
+            _say(reason)
+        return 1 if self._failed else 0
+
+    def _part(self, name: str, run: Callable[[threading.Event], None]) -> None:
+        try:
+            run(self._stop)
+        except BridgeError as error:
+            self._failed.append(f"the {name} ended: {error}")
+        finally:
+            self._stop.set()
+
+    def _start_gateway(self) -> "subprocess.Popen[bytes]":
+        """Gunicorn on the socket that is open already, so that no other process can take the port."""
+        descriptor = self._listener.fileno()
+        os.set_inheritable(descriptor, True)
+        environment = _gateway_environment(self._settings, self._url)
+        argv = [
+            sys.executable,
+            "-m",
+            "gunicorn",
+            "--config",
+            "python:bridge.web.gunicorn_settings",
+            "--bind",
+            f"fd://{descriptor}",
+            "--workers",
+            str(self._settings.web_workers),
+            "--threads",
+            str(self._settings.web_threads),
+            self._gateway,
+        ]
+        return subprocess.Popen(argv, env=environment, pass_fds=(descriptor,), preexec_fn=dies_with_parent())  # noqa: PLW1509
+
+
+def _gateway_environment(settings: Settings, url: str) -> Mapping[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name != f"{PREFIX}PORT"}
+    return {
+        **inherited,
+        **child_environment(settings),
+        f"{PREFIX}PUBLIC_URL": settings.public_url or url,
+        f"{PREFIX}ANONYMOUS_READ": "true",
+        f"{PREFIX}RETENTION_DAYS": str(settings.retention_days),
+    }
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _say(line: str) -> None:
+    print(f"bridgectl local: {line}", flush=True)  # noqa: T201
