@@ -1,4 +1,4 @@
-"""gunicorn's threaded worker, with a bound on the time that one request may take of a thread.
+"""gunicorn's threaded worker, with a bound on the time that one request may take, and gone when its server is.
 
 gunicorn 27 waits for a first byte and then reads headers and body without a timeout (facts/operations.md), so
 a handful of clients that send a byte now and then would hold all threads for ever. Its main loop calls
@@ -6,11 +6,16 @@ a handful of clients that send a byte now and then would hold all threads for ev
 """
 
 import contextlib
+import ctypes
+import os
+import signal
 import socket
 import threading
 import time
 
 from gunicorn.workers.gthread import _DEFER, TConn, ThreadWorker  # type: ignore[import-untyped]
+
+_PR_SET_PDEATHSIG = 1
 
 
 class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
@@ -29,6 +34,14 @@ class BoundedThreadWorker(ThreadWorker):  # type: ignore[misc] # gunicorn has no
         super().__init__(*args, **kwargs)
         self._lock = threading.Lock()
         self._began: dict[TConn, float] = {}
+
+    def init_process(self) -> None:
+        """Begin, tied to the arbiter: when that is killed the kernel ends this process too, so that no left-over
+        worker answers from, and keeps, a port that the next server needs."""
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != self.ppid:
+            os._exit(os.EX_TEMPFAIL)
+        super().init_process()
 
     def handle(self, conn: TConn) -> object:
         """Handle one request of a connection, remembered while it lasts."""

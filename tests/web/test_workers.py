@@ -163,5 +163,18 @@ def test_a_worker_that_is_killed_is_replaced_and_what_it_stored_is_there(gateway
     assert [run.event.delivery for run in gateway.runs.list(RunFilter())].count("kept") == 2
 
 
+def test_when_the_server_is_killed_its_port_is_free_at_once(tmp_path):
+    with served(tmp_path) as gateway:
+        workers = _children(gateway.process.pid)
+        for pid in workers:  # so that none can notice by itself
+            os.kill(int(pid), signal.SIGSTOP)
+        gateway.process.kill()
+        gateway.process.wait(PATIENCE_SECONDS)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline and any(Path(f"/proc/{pid}/cwd").exists() for pid in workers):
+            time.sleep(0.02)
+        assert not [pid for pid in workers if Path(f"/proc/{pid}/cwd").exists()]
+
+
 def _children(pid):
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
