@@ -14,7 +14,7 @@ OLDEST = (14, 14)
 _VERSION_TIMEOUT_SECONDS = 30.0
 _REMEDY = (
     f"install Node {OLDEST[0]}.{OLDEST[1]} or newer, or `pip install 'brigade-argo-bridge[node]'`, "
-    "or name one with --node"
+    "or name one in BRIDGE_NODE"
 )
 
 

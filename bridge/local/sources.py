@@ -135,7 +135,9 @@ def _checkout(wanted: Wanted, *, target: Path, mirrors: Path, pin: Path, say: Sa
 def _plain_folder(wanted: Wanted, target: Path, say: Say) -> Source:
     folder = Path(wanted.source)
     if not folder.is_dir():
-        raise NotFound(f"the project's source {wanted.source} is not there: correct `source` in its project.yaml")
+        raise NotFound(
+            f"the project's source {wanted.source} is not there: correct `repository` in its project.yaml"
+        )
     say(f"the source {folder} is a plain folder: built as it is now, whatever the event's revision")
     withheld = {path.resolve() for path in wanted.withheld if path.exists()}
     if not any(path.is_relative_to(folder.resolve()) for path in withheld):
@@ -268,7 +270,7 @@ class _Mirror:
             return False
         raise Unavailable(
             f"cannot fetch {_shown(self._wanted.source)}: {self._complaint(ended)}; "
-            "check `source` and the credentials for it, then retry"
+            "check `repository` and the credentials for it, then retry"
         )
 
     def _in_mirror(self, *argv: str) -> processes.Ended:

@@ -96,8 +96,7 @@ def main(argv: list[str]) -> int:
     with suppress(PermissionError):
         os.setsid()
     os.umask(0o077)
-    for number in _TOLD_TO_STOP:
-        signal.signal(number, _stop)
+    _take_signals()
     # The shell that started this ignores it, and the worker would inherit that.
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     try:
@@ -185,23 +184,27 @@ def _script(orders: Orders, source: str, *, fallback: Path) -> Path:
 
 
 def _worked(folder: BuildFolder, orders: Orders, log: int) -> int | None:
-    worker = subprocess.Popen(
-        [*orders.worker, str(folder.path)],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        cwd=folder.path,
-        env=_worker_environment(folder),
-        process_group=0,
-        preexec_fn=processes.dies_with_parent(),  # noqa: PLW1509 - this process has one thread
-    )
+    # A worker that runs while nobody holds it yet could not be told to stop, only be killed.
+    told = _hold_signals()
     try:
-        identity = processes.identity_of(worker.pid)
-        if identity is not None:
-            # Only a give-up reads it, and the worker ends with this process anyway.
-            with suppress(OSError):
-                folder.write_worker(identity)
-        code = worker.wait()
+        worker = subprocess.Popen(
+            [*orders.worker, str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder.path,
+            env=_worker_environment(folder),
+            process_group=0,
+            preexec_fn=processes.dies_with_parent(),  # noqa: PLW1509 - this process has one thread
+        )
+    except OSError:
+        _take_signals()
+        raise
+    try:
+        _take_signals()
+        if told:
+            raise Stopped  # noqa: TRY301 - as if it had come now
+        code = _ended(worker, folder)
     except BaseException:
         _ignore_signals()
         worker.terminate()
@@ -213,6 +216,15 @@ def _worked(folder: BuildFolder, orders: Orders, log: int) -> int | None:
     if -code in _TOLD_TO_STOP or code - 128 in _TOLD_TO_STOP:
         return None
     return code if code >= 0 else 128 - code
+
+
+def _ended(worker: "subprocess.Popen[bytes]", folder: BuildFolder) -> int:
+    identity = processes.identity_of(worker.pid)
+    if identity is not None:
+        # Only a give-up reads it, and the worker ends with this process anyway.
+        with suppress(OSError):
+            folder.write_worker(identity)
+    return worker.wait()
 
 
 def _clear(folder: BuildFolder, orders: Orders) -> None:
@@ -262,6 +274,19 @@ def _words(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise TypeError("orders without a list")
     return tuple(str(word) for word in value)
+
+
+def _take_signals() -> None:
+    for number in _TOLD_TO_STOP:
+        signal.signal(number, _stop)
+
+
+def _hold_signals() -> list[int]:
+    """Let signals wait: those that came are in the list."""
+    told: list[int] = []
+    for number in _TOLD_TO_STOP:
+        signal.signal(number, lambda came, _frame: told.append(came))
+    return told
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 from bridge.core.builds import Build, BuildPhase, BuildSpec
 from bridge.core.projects import Project
+from bridge.errors import BridgeError
 from bridge.local import processes
 from bridge.local.builds import ProcessBuilds
 from bridge.local.folders import BuildFolder
@@ -170,6 +173,15 @@ def _die_at(n: int, act) -> None:
         code = 0
     finally:
         os._exit(code)
+
+
+def end_all(state: Path) -> None:
+    """End what a test left running, also what was about to start."""
+    runs = state / "builds"
+    for run in runs.iterdir() if runs.is_dir() else []:
+        # A test may have damaged its files.
+        with suppress(BridgeError):
+            builds_in(state, grace_seconds=0.5).forget(unquote(run.name))
 
 
 def some(build: Build, **changes) -> Build:

@@ -26,6 +26,7 @@ from tests.local.building import (
     a_spec,
     builds_in,
     dying_at_each_point,
+    end_all,
     folder_of,
     in_its_log,
     seen,
@@ -46,8 +47,7 @@ COUNTED = 'echo ran >>"$1/../../../ran-$(basename "$(dirname "$1")")-$(basename 
 def state(tmp_path):
     """The state folder; what still runs in it when a test ends is ended."""
     yield tmp_path / "state"
-    for left in processes.marked([f"BRIDGE_BUILD={tmp_path}/"]):
-        processes.send(left, signal.SIGKILL)
+    end_all(tmp_path / "state")
 
 
 def times_run(state, build_id="b1", *, run="r1"):
@@ -280,7 +280,7 @@ def test_a_number_is_not_used_twice_even_when_its_folder_was_swept_away(state):
     builds.create(a_spec(number=7))
     until_ended(builds)
     until(lambda: not processes.is_alive(supervisor_of(state)))
-    subprocess.run(["rm", "-rf", state / "builds" / "r1" / "b1"], check=True)
+    (state / "builds" / "r1" / "b1").rename(state / "away")
     assert builds.find("r1") == []
     assert builds.highest("r1", epoch=1, step="test") == 7
     assert builds.highest("r1", epoch=2, step="test") == 0

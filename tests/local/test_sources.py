@@ -213,7 +213,7 @@ def test_a_plain_folder_is_copied_without_what_is_withheld(place, tmp_path):
 
 @pytest.mark.parametrize("source", ["/does/not/exist", "ext::sh -c 'touch /tmp/owned'"])
 def test_a_source_that_is_not_there_names_the_remedy(place, source):
-    with pytest.raises(NotFound, match=r"correct `source` in its project\.yaml"):
+    with pytest.raises(NotFound, match=r"correct `repository` in its project\.yaml"):
         place.make(source)
 
 
@@ -236,7 +236,7 @@ def test_a_file_url_and_a_bare_repository_are_fetched(repository, place, tmp_pat
 
 def test_a_host_that_does_not_answer_is_unavailable_and_its_password_is_not_shown(place, monkeypatch):
     monkeypatch.setattr(sources, "_PAUSE_SECONDS", 0.0)
-    with pytest.raises(Unavailable, match="check `source` and the credentials") as raised:
+    with pytest.raises(Unavailable, match="check `repository` and the credentials") as raised:
         place.make("http://ada:password@127.0.0.1:9/x.git", "c" * 40)
     assert "password" not in str(raised.value)
     assert "password" not in "".join(place.said)

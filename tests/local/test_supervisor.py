@@ -16,6 +16,7 @@ from tests.local.building import (
     a_spec,
     builds_in,
     dying_at_each_point,
+    end_all,
     folder_of,
     in_its_log,
     seen,
@@ -32,8 +33,7 @@ COUNTED = 'echo ran >>"$1/../../../ran-$(basename "$(dirname "$1")")"'
 def state(tmp_path):
     """The state folder; what still runs in it when a test ends is ended."""
     yield tmp_path / "state"
-    for left in processes.marked([f"BRIDGE_BUILD={tmp_path}/"]):
-        processes.send(left, signal.SIGKILL)
+    end_all(tmp_path / "state")
 
 
 def asked_for(state, *, run="r1", **settings):
