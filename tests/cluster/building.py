@@ -115,9 +115,9 @@ def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:
     return Path(environment.get("BRIDGE_CACHE_DIR") or "~/.cache/brigade-argo-bridge").expanduser()
 
 
-def key() -> str:
+def key(programs: Mapping[str, Program] = PROGRAMS) -> str:
     """Name of the folder of one set of versions: it changes with whatever changes the binaries."""
-    recipe = repr(sorted((p.name, p.version, p.go_mod, p.linker_flags) for p in PROGRAMS.values()))
+    recipe = repr(sorted((p.name, p.version, p.go_mod, p.linker_flags) for p in programs.values()))
     digest = hashlib.sha256(recipe.encode()).hexdigest()[:8]
     return f"v{KUBERNETES}-etcd-v{ETCD}-{platform.system().lower()}-{platform.machine()}-{digest}"
 

@@ -113,11 +113,11 @@ class Client:
     def request(
         self, verb: str, path: str, body: Any = None, *, content_type: str = "application/json", **query: Any
     ) -> Any:
-        """One request; the decoded answer, or ApiError from 400 up."""
+        """One request; the decoded answer, or ApiError from 400 up. A body of bytes is sent as it is."""
         answer = self._pool.request(
             verb,
             self._url(path, query),
-            body=None if body is None else json.dumps(body).encode(),
+            body=json.dumps(body).encode() if body is not None and not isinstance(body, bytes) else body,
             headers={**self._pool.headers, "Content-Type": content_type},
         )
         return _decoded(f"{verb} {path}", answer.status, answer.data)

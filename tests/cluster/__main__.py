@@ -1,0 +1,49 @@
+"""`python -m tests.cluster up|down|build`: the tests' control plane, for people."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tests.cluster.building import PROGRAMS, CannotBuild, binaries, cache_folder, say
+from tests.cluster.control_plane import CannotStart
+from tests.cluster.holding import down, hold, up
+
+
+def main(arguments: list[str]) -> int:
+    """Do what is asked; 0, or 1 after a message."""
+    parser = argparse.ArgumentParser(prog="python -m tests.cluster", description=__doc__)
+    acts = parser.add_subparsers(dest="act", required=True)
+    acts.add_parser("up", help="start a control plane that runs on")
+    acts.add_parser("down", help="stop it")
+    building = acts.add_parser("build", help="build the binaries and print where they are")
+    building.add_argument("names", nargs="*", choices=[*PROGRAMS, []])
+    holding = acts.add_parser("hold", help="for the tests: start one in a folder")
+    holding.add_argument("folder", type=Path)
+    holding.add_argument("--while-used", action="store_true")
+    asked = parser.parse_args(arguments)
+    try:
+        return _do(asked)
+    except (CannotBuild, CannotStart) as failure:
+        say(str(failure))
+        return 1
+
+
+def _do(asked: argparse.Namespace) -> int:
+    folder = cache_folder() / "cluster"
+    match asked.act:
+        case "build":
+            for file in binaries(*asked.names).values():
+                print(file)
+        case "up":
+            binaries()  # here, where its progress is seen
+            control_plane = up(folder)
+            print(f"API server: {control_plane.url}\nexport KUBECONFIG={control_plane.kubeconfig}")
+        case "down":
+            say("stopped" if down(folder) else "none was running")
+        case "hold":
+            hold(asked.folder, while_used=asked.while_used)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
