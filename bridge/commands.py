@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import os
 import sys
 import time
 import uuid
@@ -312,8 +311,7 @@ def settings_page() -> str:
         "# Settings\n\n"
         "<!-- Made by `bridgectl settings > docs/settings.md`; change bridge/settings.py instead. -->\n\n"
         "All are environment variables. Options of `bridgectl` win over them.\n\n"
-        f"{settings_of.settings_table()}\n"
-        f"`bridgectl send` signs with the secret in `{SECRET_VARIABLE}`, or in the file of `--secret-file`.\n"
+        f"{settings_of.settings_table()}"
     )
 
 
@@ -404,7 +402,7 @@ def _secret(file: Path | None) -> str:
     """What signs a delivery. Never an argument: those are seen by everybody on the machine."""
     if file is not None:
         return _text_of(file).strip()
-    return os.environ.get(SECRET_VARIABLE, "")
+    return settings_of.load().secret.get_secret_value()
 
 
 def _read(file: Path) -> bytes:

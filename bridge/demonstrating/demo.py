@@ -25,7 +25,7 @@ from rich.text import Text
 
 from bridge.demonstrating.payloads import example
 from bridge.demonstrating.servers import Server, bridge_argv
-from bridge.errors import BridgeError, Unavailable
+from bridge.errors import BridgeError
 from bridge.sending import send
 
 PROJECT = "acme/widgets"
@@ -255,14 +255,15 @@ def _watch(
     deadline = time.monotonic() + PATIENCE_SECONDS
     with Live(console=stage.console, auto_refresh=False, transient=False) as live:
         while True:
+            expect(time.monotonic() < deadline, f"{run} comes to that within {PATIENCE_SECONDS:g} s")
             try:
                 found = stage.run(run)
-            except urllib3.exceptions.HTTPError as exc:
-                raise Unavailable(f"bridge does not answer any more: {type(exc).__name__}") from exc
+            except urllib3.exceptions.HTTPError:
+                time.sleep(POLL_SECONDS)
+                continue
             live.update(_table(found, stage.statuses(delivery.sha)), refresh=True)
             if until(found):
                 return found
-            expect(time.monotonic() < deadline, f"{run} comes to that within {PATIENCE_SECONDS:g} s")
             time.sleep(POLL_SECONDS)
 
 

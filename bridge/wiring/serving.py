@@ -4,13 +4,17 @@ This process runs the controller and the engine in threads, and gunicorn as a ch
 them meet at the files of the state folder, so each may die at any moment and be started again.
 """
 
+import contextlib
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 
 from bridge.core.names import project_id
@@ -30,6 +34,7 @@ from bridge.wiring.reporting import StatusesOrBoard, statuses
 
 DEFAULT_PIPELINES = Path(__file__).parents[1] / "local" / "default_pipelines"
 STOP_SECONDS = 15.0
+READY_SECONDS = 60.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -164,7 +169,8 @@ class _Server:
         for thread in threads:
             thread.start()
         gateway = self._start_gateway()
-        _say(f"listening on {self._url}")
+        if self._wait_until_ready(gateway):
+            _say(f"listening on {self._url}")
         while not self._stop.wait(0.2):
             if gateway.poll() is not None:
                 self._failed.append(f"the gateway ended with {gateway.returncode}")
@@ -183,6 +189,21 @@ class _Server:
             self._failed.append(f"the {name} ended: {error}")
         finally:
             self._stop.set()
+
+    def _wait_until_ready(self, gateway: "subprocess.Popen[bytes]") -> bool:
+        """Whether the gateway answers, which takes it a moment; whoever reads that we listen may send at once."""
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline and gateway.poll() is None and not self._stop.wait(0.1):
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                address, port = self._listener.getsockname()[:2]
+                connection = http.client.HTTPConnection(address, port, timeout=READY_SECONDS)
+                try:
+                    connection.request("GET", "/readyz")
+                    if connection.getresponse().status == HTTPStatus.OK:
+                        return True
+                finally:
+                    connection.close()
+        return False
 
     def _start_gateway(self) -> "subprocess.Popen[bytes]":
         """Gunicorn on the socket that is open already, so that no other process can take the port."""
