@@ -12,7 +12,7 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -38,13 +38,13 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(ExitCode.USAGE)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the step and exit with its answer's code."""
+def main(arguments: Sequence[str] | None = None, *, where: Callable[[], Place] = place_of) -> None:
+    """Run the step and exit with its answer's code. `where` finds out which step it is, and its ports."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # As the image's `brig` it is called with its subcommand; `bridgectl brig run` has taken it off.
     chosen = _parser().parse_args(words[1:] if words[:1] == ["run"] else words)
     try:
-        answer = _answer(chosen)
+        answer = _answer(chosen, where)
     except BridgeError as error:
         answer = Answer(ExitCode.USAGE, str(error))
     except Interrupted:
@@ -84,11 +84,11 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _answer(chosen: argparse.Namespace) -> Answer:
+def _answer(chosen: argparse.Namespace, where: Callable[[], Place]) -> Answer:
     reserved = [name for name in chosen.event if name in RESERVED_EVENTS]
     if reserved:
         return Answer(ExitCode.USAGE, f"{reserved[0]} is one of Brigade's own events: give the step another one")
-    place = place_of()
+    place = where()
     options = Options(
         events=tuple(chosen.event),
         tries=chosen.tries,
