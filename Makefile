@@ -10,12 +10,13 @@ WORKERS ?= 2
 PYTEST = $(V)/python -m pytest -q
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.ok ## the main job on this machine: webhooks become runs that always end in a status
 	@$(V)/bridgectl demo
 
 test: .venv/.ok ## every test that a clone can run
+	@$(V)/python -m tests.cluster build >/dev/null
 	$(PYTEST) -n $(WORKERS) -m "not alone" tests
 	$(PYTEST) -m alone tests
 
@@ -31,6 +32,12 @@ check: .venv/.ok ## format, lint, types, layers
 format: .venv/.ok ## let ruff format and mend what it can
 	$(V)/ruff format .
 	$(V)/ruff check --fix .
+
+cluster-up: .venv/.ok ## a real API server on this machine, built once (5 minutes), that runs until cluster-down
+	@$(V)/python -m tests.cluster up
+
+cluster-down: .venv/.ok ## stop it
+	@$(V)/python -m tests.cluster down
 
 render: .venv/.ok ## render the committed pipelines into argo-templates/
 	$(V)/bridgectl render bridge/local/default_pipelines -o argo-templates
@@ -60,5 +67,5 @@ clean: ## remove what was built and cached here
 	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@
 
-.PHONY: help demo test test-js check format render lock bootstrap clean
+.PHONY: help demo test test-js cluster-up cluster-down check format render lock bootstrap clean
 .DEFAULT_GOAL := help

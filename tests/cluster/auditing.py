@@ -14,7 +14,10 @@ LOG_SECONDS = 60
 
 @dataclass(frozen=True)
 class Request:
-    """One request as the audit log has it. `user` is `system:serviceaccount:<namespace>:<name>` for a ServiceAccount."""
+    """One request as the audit log has it. `user` is `system:serviceaccount:<namespace>:<name>` for a ServiceAccount.
+
+    `name` is empty for lists and for a create that was forbidden: nobody read its body.
+    """
 
     user: str
     agent: str

@@ -273,7 +273,7 @@ class _Handler(BaseHTTPRequestHandler):
             if line is None:
                 return
             data = line.sent(timestamps=stamped)
-            if serving.sent == serving.fault.after:
+            if serving.fault.torn and serving.sent == serving.fault.after:
                 yield data[: len(data) // 2]
                 raise _Cut
             data = data[: int(min(serving.bytes_left, len(data)))]
