@@ -154,11 +154,13 @@ def render(
 
 
 @app.command()
-def demo() -> None:
+def demo(
+    *, patience: Annotated[float, typer.Option(help="How many seconds a run may take.", min=1)] = 120.0
+) -> None:
     """Show the main job on this machine, and check it: 0 only if all was observed."""
     from bridge.demonstrating import demo as demonstration  # noqa: PLC0415 - as for local
 
-    raise typer.Exit(demonstration.main())
+    raise typer.Exit(demonstration.main(patience))
 
 
 @app.command("list")

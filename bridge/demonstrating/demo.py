@@ -75,6 +75,7 @@ class Stage:
     journal: Path
     console: Console
     http: urllib3.PoolManager
+    patience_seconds: float
 
     def deliver(self, delivery: Delivery) -> tuple[str, bool]:
         """Send it; answers the run's id and whether it was a duplicate."""
@@ -111,7 +112,7 @@ def expect(holds: bool, promise: str) -> None:
         raise NotAsPromised(promise)
 
 
-def main() -> int:
+def main(patience_seconds: float = PATIENCE_SECONDS) -> int:
     """Play the demo; answers the exit code: 0 only if everything was as promised."""
     console = Console(highlight=False)
     if not WIDGETS.is_dir():
@@ -120,7 +121,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="bridge-demo-"))
     began = time.monotonic()
     try:
-        with _stage(folder, console) as stage:
+        with _stage(folder, console, patience_seconds) as stage:
             _play(stage)
     except (NotAsPromised, BridgeError) as error:
         console.print(Text(f"NOT AS PROMISED: {error}", style="bold red"))
@@ -132,7 +133,7 @@ def main() -> int:
 
 
 @contextmanager
-def _stage(folder: Path, console: Console) -> Iterator[Stage]:
+def _stage(folder: Path, console: Console, patience_seconds: float) -> Iterator[Stage]:
     secret, token = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
     projects = folder / "projects"
     shutil.copytree(WIDGETS, projects / "widgets")
@@ -149,7 +150,7 @@ def _stage(folder: Path, console: Console) -> Iterator[Stage]:
             bridge_argv(projects, folder / "state"), log=folder / "bridge.log", environment=environment
         )
         console.print(f"bridge listens on {bridge.start()}, and a GitHub stand-in on {github.url}")
-        yield Stage(bridge, github, secret, journal, console, urllib3.PoolManager())
+        yield Stage(bridge, github, secret, journal, console, urllib3.PoolManager(), patience_seconds)
     finally:
         for server in (bridge, github):
             if server is not None:
@@ -252,10 +253,10 @@ def _watch(
     stage: Stage, run: str, delivery: Delivery, *, until: Callable[[dict[str, Any]], bool]
 ) -> dict[str, Any]:
     """Show a run until something holds of it. Raises NotAsPromised if that takes too long."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + stage.patience_seconds
     with Live(console=stage.console, auto_refresh=False, transient=False) as live:
         while True:
-            expect(time.monotonic() < deadline, f"{run} comes to that within {PATIENCE_SECONDS:g} s")
+            expect(time.monotonic() < deadline, f"{run} comes to that within {stage.patience_seconds:g} s")
             try:
                 found = stage.run(run)
             except urllib3.exceptions.HTTPError:
