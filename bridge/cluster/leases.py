@@ -54,7 +54,7 @@ class Lease:
         on_change: Callable[[bool], None] = lambda _leads: None,
     ) -> None:
         # A renewal that hangs must leave time for another one.
-        self._api = api.within(max(0.5, min(renew_seconds, duration_seconds - margin_seconds) / 2))
+        self._api = api.within(max(0.5, min(renew_seconds, duration_seconds - margin_seconds) / 2.0))
         self._namespace = namespace
         self._name = name
         self._identity = identity
@@ -99,16 +99,22 @@ class Lease:
         """Take the Lease if it is free, renew it if it is ours; whether we lead. Raises EngineError, and then what
         `held` says stands."""
         before = self._clock.monotonic()
-        lease = self._found()
-        if lease is None:
-            leads = self._made()
-        elif self._is_takeable(lease, before):
-            leads = self._taken(lease)
-        else:
-            leads = False
+        leads = self._tried()
+        if leads is None:
+            # Somebody touched it between our read and our write, to label it say: that costs no leadership.
+            leads = bool(self._tried())
         self._held_until = before + self._duration_seconds - self._margin_seconds if leads else 0.0
         self._tell()
         return leads
+
+    def _tried(self) -> bool | None:
+        """Whether we lead; None: it changed meanwhile."""
+        lease = self._found()
+        if lease is None:
+            return self._made()
+        if not self._is_takeable(lease, self._clock.monotonic()):
+            return False
+        return self._taken(lease)
 
     def release(self) -> None:
         """Let it go if it is ours. That it cannot be told to anybody is fine: it ends by itself."""
@@ -168,7 +174,7 @@ class Lease:
             lease["spec"] = {}
         return lease
 
-    def _made(self) -> bool:
+    def _made(self) -> bool | None:
         body = {
             "apiVersion": LEASES.api_version,
             "kind": LEASES.kind,
@@ -178,10 +184,10 @@ class Lease:
         try:
             self._api.create(LEASES, self._namespace, body)
         except AlreadyExists:
-            return False
+            return None
         return True
 
-    def _taken(self, lease: Mapping[str, Any]) -> bool:
+    def _taken(self, lease: Mapping[str, Any]) -> bool | None:
         changes = self._spec()
         if lease["spec"].get("holderIdentity") != self._identity:
             transitions = lease["spec"].get("leaseTransitions")
@@ -190,7 +196,7 @@ class Lease:
         try:
             self._patch(lease, changes)
         except (Conflict, NotFound):
-            return False
+            return None
         return True
 
     def _patch(self, lease: Mapping[str, Any], spec: Mapping[str, Any]) -> None:

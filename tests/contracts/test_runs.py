@@ -27,10 +27,13 @@ from bridge.ports import RunFilter
 from tests.fakes import FakeRuns, some_event, some_run
 
 
-@pytest.fixture(params=["sqlite", "fake"])
+@pytest.fixture(params=["sqlite", "fake", pytest.param("secrets", marks=pytest.mark.timeout(3600))])
 def runs(request, tmp_path):
     if request.param == "fake":
         yield FakeRuns()
+        return
+    if request.param == "secrets":
+        yield request.getfixturevalue("secret_runs")
         return
     store = SqliteRuns(tmp_path / "bridge.db")
     yield store
