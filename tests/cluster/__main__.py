@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> int:
     acts.add_parser("up", help="start a control plane that runs on")
     acts.add_parser("down", help="stop it")
     building = acts.add_parser("build", help="build the binaries and print where they are")
-    building.add_argument("names", nargs="*", choices=[*PROGRAMS, []])
+    building.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PROGRAMS)}")
     holding = acts.add_parser("hold", help="for the tests: start one in a folder")
     holding.add_argument("folder", type=Path)
     holding.add_argument("--while-used", action="store_true")

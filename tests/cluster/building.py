@@ -96,6 +96,8 @@ def binaries(*names: str, environment: Mapping[str, str] = os.environ) -> dict[s
     Raises CannotBuild.
     """
     wanted = names or CONTROL_PLANE
+    if unknown := set(wanted) - set(PROGRAMS):
+        raise CannotBuild(f"no such program: {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
     if assets := environment.get("KUBEBUILDER_ASSETS"):
         return _from_assets(Path(assets), wanted)
     folder = cache_folder(environment) / "kubernetes" / key()
@@ -156,7 +158,7 @@ def _build(names: list[str], folder: Path, environment: Mapping[str, str]) -> No
         "CGO_ENABLED": "0",
         "GOTOOLCHAIN": "local",
         "GOCACHE": str(compiled),
-        "GOGC": "400",  # the compiler's own collector: less of it is a fifth less time
+        "GOGC": "400",  # the compiler may take memory for time
     }
     go = _go(environment)
     for name in names:

@@ -152,7 +152,6 @@ class Processes:
         etcd_port, _, api_port = self._ports
         certificates = self.folder / "certificates"
         audit = [f"--audit-log-path={self.control_plane.audit_log}", "--audit-log-maxsize=4000"]
-        announced = [f"--advertise-address={self._address}"]
         self._spawn(
             "kube-apiserver",
             f"--etcd-servers=http://127.0.0.1:{etcd_port}",
@@ -170,7 +169,9 @@ class Processes:
             "--kubelet-preferred-address-types=InternalIP",
             f"--audit-policy-file={self._audit_policy()}",
             *(audit if self._audit else []),
-            *(["--endpoint-reconciler-type=none"] if self._address == "127.0.0.1" else announced),
+            # Without it the machine's own address is looked for: a sandbox may have none.
+            f"--advertise-address={self._address}",
+            *(["--endpoint-reconciler-type=none"] if self._address == "127.0.0.1" else []),
         )
         self._until("kube-apiserver", self._is_ready)
 
@@ -225,6 +226,7 @@ class Processes:
             f"--kubeconfig={kubeconfig}",
             f"--controllers={','.join(self._controllers)}",
             f"--root-ca-file={access.ca_file}",
+            f"--service-account-private-key-file={access.ca_file.with_suffix('.key')}",
             "--leader-elect=false",
             "--secure-port=0",
             "--kube-api-qps=200",

@@ -30,9 +30,11 @@ POLL_SECONDS = 0.2
 def using(folder: Path) -> Iterator[ControlPlane]:
     """The control plane of this folder, started by the first of its users and stopped after the last has left or died."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "users.lock", fcntl.LOCK_SH):
-        yield _running_or_started(folder, while_used=True)
-    _await_end_if_last(folder)
+    try:
+        with _locked(folder / "users.lock", fcntl.LOCK_SH):
+            yield _running_or_started(folder, while_used=True)
+    finally:
+        _await_end_if_last(folder)
 
 
 def up(folder: Path) -> ControlPlane:

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.cluster.client import Client, path
+from tests.cluster.client import ApiError, Client, path
 from tests.cluster.control_plane import ControlPlane
 
 
@@ -123,6 +123,9 @@ class FakeKubelet:
     def __exit__(self, *_: object) -> None:
         self._server.shut()
         self._thread.join()
+        on_this_node = f"spec.nodeName={self.node}"
+        for pod in self._admin.get(path("pods"), fieldSelector=on_this_node)["items"]:
+            self._remove(pod["metadata"])
         self._admin.delete(path("nodes", name=self.node))
         self._admin.close()
 
@@ -152,6 +155,11 @@ class FakeKubelet:
         }
         client.create(path("pods", namespace), pod)
         return set_phase(client, namespace, name, phase)
+
+    def _remove(self, pod: dict[str, Any]) -> None:
+        # At once: nobody will say that its containers have ended, and its namespace would wait for that for ever.
+        with suppress(ApiError):
+            self._admin.delete(path("pods", pod["namespace"], pod["name"]), gracePeriodSeconds=0)
 
 
 EVERY = [{"operator": "Exists"}]

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import urllib3
 
+from tests.cluster.accounts import eventually
 from tests.cluster.auditing import audited
 from tests.cluster.building import KUBERNETES
 from tests.cluster.client import ApiError, path
@@ -18,7 +18,6 @@ from tests.cluster.control_plane import Processes
 from tests.cluster.holding import ROOT, running, using
 from tests.cluster.kubelet import Fault, set_phase
 
-PATIENCE_SECONDS = 60
 READ_SECRETS = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list"]}
 FOLLOWED = {"container": "main", "follow": True}
 
@@ -35,13 +34,6 @@ def workflow(name, **spec):
         "spec": spec,
         "status": {"phase": "Running"},
     }
-
-
-def eventually(holds):
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s"
-        time.sleep(0.05)
 
 
 def followed(client, namespace, pod, **query):
@@ -159,7 +151,7 @@ def test_what_a_deleted_secret_owned_goes_with_it(admin, namespace):
     ]
     admin.create(path("workflows", namespace), owned)
     admin.delete(path("secrets", namespace, "run"))
-    eventually(lambda: admin.get(path("workflows", namespace))["items"] == [])
+    eventually(lambda: admin.get(path("workflows", namespace))["items"] == [], "what it owned is gone")
 
 
 def test_a_pods_log_comes_from_the_tests_kubelet(admin, namespace, kubelet):
@@ -218,7 +210,7 @@ def test_a_log_can_stall_and_go_on_or_be_cut_from_outside(admin, namespace, kube
     with pytest.raises(urllib3.exceptions.ReadTimeoutError):
         answer.read(1)
     answer.close()
-    eventually(lambda: log.followers == 0)  # the server sees that its client has left
+    eventually(lambda: log.followers == 0, "the server sees that its client has left")
     log.next(Fault(after=1, then="stall"))
     answer = admin.stream(path("pods", namespace, "worker", "log"), **FOLLOWED)
     assert answer.read(4) == b"one\n"
@@ -254,7 +246,7 @@ def test_the_control_plane_dies_with_its_holder_or_its_last_user_and_can_be_star
     folder = tmp_path / "control-plane"
     with using(folder) as lost:
         os.kill(holder_of(folder), signal.SIGKILL)
-        eventually(lambda: processes_of(folder) == [])
+        eventually(lambda: processes_of(folder) == [], "no process is left")
         assert running(folder) is None
     script = (
         "import pathlib, sys, time\n"
