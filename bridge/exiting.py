@@ -38,7 +38,7 @@ def exit_flow(settings: Settings) -> Reconciling:
 def main(flow_of: Callable[[Settings], Reconciling] = exit_flow) -> None:
     """Pay what the attempt's end owes; exits 0, or 75 if it could not be found out."""
     try:
-        place = place_of()
+        place = place_of(needs_step=False)
         if place.run in {"", "none"}:
             sys.exit(ExitCode.SUCCEEDED)
         _pay(flow_of(settings_of.load()), place.run)

@@ -45,15 +45,16 @@ class Place:
         )
 
 
-def place_of(environment: Mapping[str, str] | None = None) -> Place:
-    """Read the variables. Raises BadSettings naming the one that is missing or wrong."""
+def place_of(environment: Mapping[str, str] | None = None, *, needs_step: bool = True) -> Place:
+    """Read the variables; an exit handler has no BRIDGE_STEP. Raises BadSettings naming the one that is missing or
+    wrong."""
     given = os.environ if environment is None else environment
     attempt = given.get("BRIDGE_ATTEMPT", "") or "0"
     if not attempt.isascii() or not attempt.isdigit():
         raise BadSettings("BRIDGE_ATTEMPT has to be a whole number: the attempt that this step belongs to")
     run = given.get("BRIDGE_RUN", "")
     step = given.get("BRIDGE_STEP", "")
-    if run not in {"", "none"} and not step:
+    if run not in {"", "none"} and needs_step and not step:
         raise BadSettings("BRIDGE_STEP has to name the step of the run; the template sets it")
     projects = Path(given.get("BRIDGE_PROJECTS_DIR", "") or ".").resolve()
     state = given.get("BRIDGE_STATE_DIR", "")
