@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from bridge.core.events import Event, Ignored, github
+from bridge.demonstrating.payloads import Example
 from bridge.errors import UnreadableEvent
-from tests.octokit.payloads import Example
 
 TABLE = Path(__file__).parent / "answers.tsv"
 _COLUMNS = (

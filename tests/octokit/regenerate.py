@@ -1,6 +1,7 @@
 """Write answers.tsv anew: `python -m tests.octokit.regenerate`. Read the difference before you commit it."""
 
-from tests.octokit import answers, payloads
+from bridge.demonstrating import payloads
+from tests.octokit import answers
 
 if __name__ == "__main__":
     lines = answers.table(payloads.examples())

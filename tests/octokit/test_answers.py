@@ -2,7 +2,8 @@ import difflib
 import json
 
 from bridge.core.events import Event, github
-from tests.octokit import answers, payloads
+from bridge.demonstrating import payloads
+from tests.octokit import answers
 
 
 def test_every_example_payload_is_answered_as_the_committed_table_says():
