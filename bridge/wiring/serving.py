@@ -5,6 +5,7 @@ them meet at the files of the state folder, so each may die at any moment and be
 """
 
 import contextlib
+import fcntl
 import http.client
 import os
 import signal
@@ -43,7 +44,6 @@ def prepare(settings: Settings) -> list[str]:
 
     Raises Misconfigured if nothing could ever run: no project, a broken project or pipeline file.
     """
-    settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     known = FolderProjects(settings.projects)
     projects = known.all()
     broken = [f"{path}: {reason}" for path, reason in known.broken()]
@@ -86,6 +86,7 @@ def serve(settings: Settings, *, gateway: str = "bridge.wsgi:local()", flow_of: 
             f"{PREFIX}HOST: one machine listens on loopback only, where reading needs no identity; "
             "put a proxy that knows people before it"
         )
+    lock = _only_one(settings.state)
     for line in prepare(settings):
         _say(line)
     settings = with_commands(settings)
@@ -93,7 +94,10 @@ def serve(settings: Settings, *, gateway: str = "bridge.wsgi:local()", flow_of: 
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{listener.getsockname()[1]}"
     engine, flow = (flow_of or local_flow)(settings, url)
-    return _Server(settings, engine=engine, flow=flow, listener=listener, url=url, gateway=gateway).run()
+    try:
+        return _Server(settings, engine=engine, flow=flow, listener=listener, url=url, gateway=gateway).run()
+    finally:
+        os.close(lock)
 
 
 FlowOf = Callable[[Settings, str], tuple[LocalEngine, Reconciling]]
@@ -114,6 +118,20 @@ def local_flow(settings: Settings, url: str) -> tuple[LocalEngine, Reconciling]:
         url=url,
     )
     return ports.engine, flow
+
+
+def _only_one(state: Path) -> int:
+    """Hold the state folder for this process; the kernel lets it go however the process ends."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    lock = os.open(state / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise BadSettings(
+            f"{PREFIX}STATE_DIR: another `bridgectl local` serves {state}: stop it, or name another folder"
+        ) from None
+    return lock
 
 
 def _listener(settings: Settings) -> socket.socket:
