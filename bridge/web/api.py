@@ -1,6 +1,6 @@
 """The API that `bridgectl`, the demo and other programs read runs by, and ask for acts.
 
-Answers are JSON in the form of core/representations.py; errors are problem details. See docs/ for examples.
+Answers are JSON in the form of core/representations.py; errors are problem details. Examples: docs/api.md.
 """
 
 from typing import Annotated, TypeVar
