@@ -12,7 +12,7 @@ import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from bridge.local import durable, processes, scheduling
 from bridge.local.database import Database
 from bridge.local.retries import DEADLINE_MESSAGE, End
 from bridge.local.scheduling import Progress
-from bridge.local.step_processes import Child, StepProcesses, end_left_over
+from bridge.local.step_processes import Child, Key, StepProcesses, end_left_over
 from bridge.local.templates import EXIT_NODE, Command, Plan, Program, Task, plan_of
 from bridge.local.workflow_rows import Row, Submission, WorkflowRows
 from bridge.ports import Clock
@@ -93,6 +93,7 @@ class LocalEngine:
         self._clock: Clock = clock or SystemClock()
         self._children = StepProcesses(grace_seconds=grace_seconds)
         self._plans: dict[str, tuple[str, Plan]] = {}
+        self._began: dict[Key, float] = {}
         self._wake = threading.Event()
         self._lock: int | None = None
 
@@ -117,7 +118,10 @@ class LocalEngine:
             created=self._clock.now(),
         )
         self._planned(one.name, one.uid, one.template, one.arguments)
-        uid = self._rows.insert(one)
+        try:
+            uid = self._rows.insert(one)
+        except (TypeError, ValueError) as exc:
+            raise BadPipeline(f"pipeline {run.pipeline} cannot be run: its template is no JSON ({exc})") from exc
         self._wake.set()
         return uid
 
@@ -191,7 +195,7 @@ class LocalEngine:
             if child.exited and child.code == 0:
                 with suppress(BridgeError):
                     self._record_success(child)
-            self._children.forget(child)
+            self._forget(child)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -253,8 +257,7 @@ class LocalEngine:
             ) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-        left = [node.process for row in self._rows.due() for node in row.progress.nodes.values() if node.process]
-        end_left_over([processes.Identity.from_dict(json.loads(process)) for process in left])
+        end_left_over([leader for row in self._rows.due() for leader in _leaders(row)])
 
     def _advanced(self, row: Row) -> EngineError | None:
         """Take one Workflow further; the trouble that it met, if the world and not the Workflow is to blame."""
@@ -293,14 +296,16 @@ class LocalEngine:
         self._rows.write(row.name, progress, move.progress)
         for name in move.end:
             self._children.end(left[name])
-        self._end_overdue(plan, move.progress, left)
+        self._end_overdue(plan, left)
         self._start(row, move)
+        if move.progress.finished is not None:
+            self._plans.pop(row.name, None)
 
     def _with_ends(self, row: Row, plan: Plan, children: Mapping[str, Child]) -> Progress:
         """The progress with the ends of processes in it, on record."""
         before = progress = row.progress
         now = self._clock.now()
-        tasks = {task.name: task for task in (*plan.tasks, *((plan.exit,) if plan.exit else ()))}
+        tasks = {task.name: task for task in plan.all_tasks}
         ended = [child for child in children.values() if child.exited]
         for child in ended:
             name = child.key[1]
@@ -313,33 +318,49 @@ class LocalEngine:
             )
         self._rows.write(row.name, before, progress)
         for child in ended:
-            self._children.forget(child)
+            self._forget(child)
         return progress
 
-    def _end_overdue(self, plan: Plan, progress: Progress, children: Mapping[str, Child]) -> None:
-        """End those whose template's own timeout has passed."""
-        for task in (*plan.tasks, *((plan.exit,) if plan.exit else ())):
-            child, node = children.get(task.name), progress.nodes.get(task.name)
-            if child is None or node is None or node.try_started is None or task.timeout_seconds is None:
+    def _end_overdue(self, plan: Plan, children: Mapping[str, Child]) -> None:
+        """End those whose template's own timeout has passed, as far as this engine has seen them run."""
+        now = self._clock.monotonic()
+        for task in plan.all_tasks:
+            child = children.get(task.name)
+            if child is None or task.timeout_seconds is None:
                 continue
-            if self._clock.now() >= node.try_started + task.timeout_seconds:
+            if now >= self._began.get(child.key, now) + task.timeout_seconds:
                 self._children.end(child, timed_out=True)
 
     def _start(self, row: Row, move: scheduling.Move) -> None:
+        """Start processes, each not before it is written down who it is: so the next engine finds what it left."""
         progress = move.progress
-        for task in move.start:
-            node = progress.nodes[task.name]
-            command = task.command(tried=node.tried, status=progress.root or "")
-            child = self._children.start(
-                (row.name, task.name),
-                (*self._commands[command.program], *command.words),
-                env=self._environment_of(command),
-                folder=self._folder(row.name, task, command, tried=node.tried),
-                log=self._folder_of(row.name) / f"{task.name}.{node.tried + 1}.log",
-            )
-            if child.identity is not None:
-                progress = progress.with_node(replace(node, process=json.dumps(child.identity.as_dict())))
-        self._rows.write(row.name, move.progress, progress)
+        started = []
+        try:
+            for task in move.start:
+                child = self._started(row, task, progress)
+                started.append(child)
+                if child.identity is not None:
+                    process = json.dumps(child.identity.as_dict())
+                    progress = progress.with_node(replace(progress.nodes[task.name], process=process))
+            self._rows.write(row.name, move.progress, progress)
+        except BaseException:
+            for child in started:
+                self._children.discard(child)
+            raise
+        for child in started:
+            self._began[child.key] = self._clock.monotonic()
+            self._children.release(child)
+
+    def _started(self, row: Row, task: Task, progress: Progress) -> Child:
+        tried = progress.nodes[task.name].tried
+        command = task.command(tried=tried, status=progress.root or "")
+        return self._children.start(
+            (row.name, task.name),
+            (*self._commands[command.program], *command.words),
+            env=self._environment_of(command),
+            folder=self._folder(row.name, task, command, tried=tried),
+            log=self._folder_of(row.name) / f"{task.name}.{tried + 1}.log",
+        )
 
     def _folder_of(self, workflow: str) -> Path:
         return self._state / "steps" / workflow
@@ -387,10 +408,14 @@ class LocalEngine:
         """End the children; whether none is left."""
         for child in children.values():
             if child.exited:
-                self._children.forget(child)
+                self._forget(child)
             else:
                 self._children.end(child)
         return all(child.exited for child in children.values())
+
+    def _forget(self, child: Child) -> None:
+        self._began.pop(child.key, None)
+        self._children.forget(child)
 
     def _record_success(self, child: Child) -> None:
         """A step that was told to end because the engine ends, and had just succeeded."""
@@ -407,12 +432,18 @@ class LocalEngine:
         if known is None or known[0] != row.uid:
             known = row.uid, self._planned(row.name, row.uid, *self._rows.contents(row.name))
             self._plans[row.name] = known
-        if row.progress.finished is not None:
-            self._plans.pop(row.name, None)
         return known[1]
 
     def _planned(self, name: str, uid: str, template: Mapping[str, Any], arguments: Mapping[str, str]) -> Plan:
         return plan_of(template, name=name, uid=uid, arguments=arguments, run_on_host=self._run_on_host)
+
+
+def _leaders(row: Row) -> Iterator[processes.Identity]:
+    for node in row.progress.nodes.values():
+        # What cannot be read is nobody's that is known.
+        with suppress(ValueError):
+            if node.process:
+                yield processes.Identity.from_dict(json.loads(node.process))
 
 
 def _end_of(child: Child) -> End:

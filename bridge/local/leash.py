@@ -1,5 +1,8 @@
 """`python leash.py PARENT FOLDER COMMAND...`: become COMMAND in FOLDER, killed by the kernel when PARENT ends.
 
+It waits until a byte comes on its standard input; if that ends without one, so does it. This is how nothing runs
+before the engine has written down who it is.
+
 A file of its own that imports nothing of bridge: it is run with `-I -S` and costs a few milliseconds. Between fork
 and exec in the engine itself, which has threads, no Python may run.
 """
@@ -20,6 +23,11 @@ def main(arguments: list[str]) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != int(parent):
         os._exit(NOT_STARTED)
+    if not os.read(0, 1):
+        os._exit(NOT_STARTED)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     # Python ignores these two, and what is ignored stays so in the command.
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)

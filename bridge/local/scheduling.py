@@ -33,8 +33,6 @@ class NodeState:
     tried: int = 0
     """How many tries have ended, but for the last one."""
     started: float | None = None
-    try_started: float | None = None
-    """When this try began; a start after the engine's death does not change it."""
     ended: float | None = None
     next_at: float = 0.0
     """Pending: not started again before."""
@@ -103,9 +101,8 @@ def why_ending(plan: Plan, progress: Progress, *, now: float) -> str:
 def begun(node: NodeState | None, name: str, now: float) -> NodeState:
     """The node of a task that is started, started again, or whose process was lost."""
     if node is None:
-        return NodeState(name, NodePhase.RUNNING, started=now, try_started=now)
-    try_started = node.try_started if node.phase is NodePhase.RUNNING else now
-    return replace(node, phase=NodePhase.RUNNING, message="", try_started=try_started, next_at=0.0, process="")
+        return NodeState(name, NodePhase.RUNNING, started=now)
+    return replace(node, phase=NodePhase.RUNNING, message="", next_at=0.0, process="")
 
 
 def ended(task: Task, node: NodeState, end: End, *, stopping: str, now: float) -> NodeState:

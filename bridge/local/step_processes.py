@@ -33,6 +33,8 @@ class Child:
     log: Path
     identity: processes.Identity | None
     """None: it had ended before anybody could look."""
+    go: int = -1
+    """The pipe that it waits at for a byte; -1 once it got one."""
     exited: bool = False
     code: int | None = None
     """Its exit code, 128 + n after signal n; None also if somebody else collected it."""
@@ -53,6 +55,7 @@ class StepProcesses:
     def __init__(self, *, grace_seconds: float) -> None:
         self._grace_seconds = grace_seconds
         self._children: dict[Key, Child] = {}
+        self._discarded: list[Child] = []
 
     def of(self, workflow: str) -> dict[str, Child]:
         """The children of a Workflow by node, also those that ended and are not forgotten yet."""
@@ -64,35 +67,59 @@ class StepProcesses:
         return len(self._children) - those, those
 
     def start(self, key: Key, command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Path) -> Child:
-        """Start a command in `folder`, its output appended to `log`. Raises Unavailable."""
+        """Make a process for a command in `folder`, its output appended to `log`. It waits for `release`.
+
+        Raises Unavailable.
+        """
         argv = [sys.executable, "-I", "-S", leash.__file__, str(os.getpid()), str(folder), *command]
-        try:
-            handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as exc:
-            raise Unavailable(f"the log {log} cannot be written ({exc.strerror}); see to its disk") from exc
-        try:
-            pid = os.posix_spawn(
-                sys.executable,
-                argv,
-                dict(env),
-                file_actions=[
-                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                    (os.POSIX_SPAWN_DUP2, handle, 1),
-                    (os.POSIX_SPAWN_DUP2, handle, 2),
-                ],
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_DEFAULT_SIGNALS,
-            )
-        except (OSError, ValueError) as exc:
-            raise Unavailable(f"{command[0]} cannot be started ({exc}); make room on this machine") from exc
-        finally:
-            os.close(handle)
-        child = self._children[key] = Child(key, pid, log, processes.identity_of(pid))
+        with contextlib.ExitStack() as files:
+            try:
+                handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                files.callback(os.close, handle)
+                ready, go = os.pipe()
+                files.callback(os.close, ready)
+            except OSError as exc:
+                raise Unavailable(f"the log {log} cannot be written ({exc.strerror}); see to its disk") from exc
+            try:
+                pid = os.posix_spawn(
+                    sys.executable,
+                    argv,
+                    dict(env),
+                    file_actions=[
+                        (os.POSIX_SPAWN_DUP2, ready, 0),
+                        (os.POSIX_SPAWN_DUP2, handle, 1),
+                        (os.POSIX_SPAWN_DUP2, handle, 2),
+                    ],
+                    setsid=True,
+                    setsigmask=(),
+                    setsigdef=_DEFAULT_SIGNALS,
+                )
+            except (OSError, ValueError) as exc:
+                os.close(go)
+                raise Unavailable(f"{command[0]} cannot be started ({exc}); make room on this machine") from exc
+        child = self._children[key] = Child(key, pid, log, processes.identity_of(pid), go)
         return child
+
+    def release(self, child: Child) -> None:
+        """Who it is has been written down: let it run."""
+        # It may have been killed meanwhile; then its end tells that.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(child.go, b"!")
+        os.close(child.go)
+        child.go = -1
+
+    def discard(self, child: Child) -> None:
+        """It could not be written down: it ends without having run."""
+        os.close(child.go)
+        child.go = -1
+        self._children.pop(child.key, None)
+        self._discarded.append(child)
 
     def look(self) -> bool:
         """Collect those that ended, kill those that were told to end and did not; whether any ended."""
+        for child in self._discarded:
+            _collect(child)
+        self._discarded = [child for child in self._discarded if not child.exited]
         found = False
         for child in self._children.values():
             if child.exited:
@@ -122,10 +149,13 @@ class StepProcesses:
         for child in self._children.values():
             self.end(child)
         over = time.monotonic() + self._grace_seconds + _KILLED_SECONDS
-        while time.monotonic() < over and not all(child.exited for child in self._children.values()):
+        while time.monotonic() < over and not all(child.exited for child in self._all()):
             self.look()
             time.sleep(_LOOK_AGAIN_SECONDS)
         return list(self._children.values())
+
+    def _all(self) -> list[Child]:
+        return [*self._children.values(), *self._discarded]
 
 
 def end_left_over(left: Sequence[processes.Identity]) -> None:

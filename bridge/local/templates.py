@@ -83,6 +83,11 @@ class Plan:
     fail_fast: bool
 
     @property
+    def all_tasks(self) -> tuple[Task, ...]:
+        """The tasks, and the exit handler if there is one."""
+        return self.tasks if self.exit is None else (*self.tasks, self.exit)
+
+    @property
     def leaves(self) -> tuple[Task, ...]:
         """The tasks on whose end no other task waits."""
         needed = frozenset[str]().union(*(depends.tasks_in(task.after) for task in self.tasks))

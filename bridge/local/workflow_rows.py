@@ -48,7 +48,6 @@ _SCHEMA = (
         message TEXT NOT NULL,
         tried INTEGER NOT NULL,
         started REAL,
-        try_started REAL,
         ended REAL,
         next_at REAL NOT NULL,
         process TEXT NOT NULL,
@@ -56,7 +55,7 @@ _SCHEMA = (
     )
     """,
 )
-_NODE_COLUMNS = "name, phase, exit_code, message, tried, started, try_started, ended, next_at, process"
+_NODE_COLUMNS = "name, phase, exit_code, message, tried, started, ended, next_at, process"
 
 
 @dataclass(frozen=True)
@@ -167,7 +166,7 @@ class WorkflowRows:
             )
             connection.executemany(
                 f"INSERT OR REPLACE INTO nodes (workflow, {_NODE_COLUMNS}) "  # noqa: S608 - no value is in the text
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 [(name, *_values(node)) for node in changed],
             )
 
@@ -268,7 +267,6 @@ def _values(node: NodeState) -> tuple[object, ...]:
         node.message,
         node.tried,
         node.started,
-        node.try_started,
         node.ended,
         node.next_at,
         node.process,

@@ -3,6 +3,8 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bridge.core.executions import NodePhase
 from bridge.local import depends
@@ -128,7 +130,7 @@ def test_the_workflows_own_bound_counts_what_runs():
 
 def test_a_running_node_without_a_process_is_started_again_and_that_is_no_retry():
     one = plan(task("a", retry=Strategy(limit=0)))
-    node = NodeState("a", RUNNING, tried=3, started=1.0, try_started=5.0, process="gone")
+    node = NodeState("a", RUNNING, tried=3, started=1.0, process="gone")
     move = moved(
         one, Progress(RUNNING, started=0.0, nodes={"a": node}), alive=frozenset(), now=9, room=1, exit_room=1
     )
@@ -146,7 +148,7 @@ def test_a_try_that_may_be_repeated_waits_for_its_backoff():
     assert not moved(plan(flaky), waiting, alive=frozenset(), now=14, room=1, exit_room=1).start
     move = moved(plan(flaky), waiting, alive=frozenset(), now=15, room=1, exit_room=1)
     again = move.progress.nodes["a"]
-    assert (again.phase, again.started, again.try_started) == (RUNNING, 0.0, 15)
+    assert (again.phase, again.started, again.message) == (RUNNING, 0.0, "")
     second = ended(flaky, again, End(FAILED, 75, "x"), stopping="", now=20.0)
     third = ended(flaky, begun(second, "a", 30.0), End(FAILED, 75, "x"), stopping="", now=40.0)
     assert (second.next_at, third.phase, third.message) == (30.0, FAILED, "No more retries left: x")
@@ -227,3 +229,35 @@ def test_a_finished_workflow_stays_as_it_is():
         moved(plan(task("a"), with_exit=True), progress, alive=frozenset(), now=99, room=1, exit_room=1).progress
         == progress
     )
+
+
+@st.composite
+def graphs(draw):
+    """A DAG, and how its tasks end."""
+    names = [f"t{n}" for n in range(draw(st.integers(1, 7)))]
+    tasks = []
+    for n, name in enumerate(names):
+        needed = draw(st.lists(st.sampled_from(names[:n]), unique=True, max_size=3)) if n else []
+        results = [draw(st.sampled_from(["", ".Failed", ".Succeeded", ".Omitted", ".Errored"])) for _ in needed]
+        joint = draw(st.sampled_from([" && ", " || ", " && !"]))
+        tasks.append(task(name, joint.join(f"{one}{result}" for one, result in zip(needed, results, strict=True))))
+    ends = {name: draw(st.sampled_from([SUCCEEDED, FAILED, ERROR])) for name in names}
+    return plan(*draw(st.permutations(tasks)), with_exit=True, fail_fast=draw(st.booleans())), ends
+
+
+@given(graphs(), st.integers(1, 3))
+def test_every_workflow_comes_to_an_end_and_runs_each_task_once_and_after_what_it_needs(graph, room):
+    some_plan, ends = graph
+    progress, order = played(some_plan, ends, room=room)
+    assert order[-1] == EXIT_NODE
+    assert len(set(order)) == len(order)
+    for one in some_plan.tasks:
+        for needed in depends.tasks_in(one.after) if one.name in order else ():
+            assert needed not in order or order.index(needed) < order.index(one.name)
+    unhappy = {progress.nodes[leaf.name].phase for leaf in some_plan.leaves if leaf.name in progress.nodes} & {
+        FAILED,
+        ERROR,
+    }
+    assert not unhappy or progress.root in unhappy | {FAILED, ERROR}
+    if all(ends[name] is SUCCEEDED for name in order[:-1]):
+        assert progress.root is SUCCEEDED
