@@ -96,7 +96,9 @@ class StepProcesses:
                 )
             except (OSError, ValueError) as exc:
                 os.close(go)
-                raise Unavailable(f"{command[0]} cannot be started ({exc}); make room on this machine") from exc
+                raise Unavailable(
+                    f"{command[0]} cannot be started ({exc}); see whether this machine has room for a process"
+                ) from exc
         child = self._children[key] = Child(key, pid, log, processes.identity_of(pid), go)
         return child
 

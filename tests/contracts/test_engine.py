@@ -39,9 +39,11 @@ def engine(request, tmp_path):
     stop = threading.Event()
     thread = threading.Thread(target=local.run_forever, args=(stop,))
     thread.start()
-    yield local
-    stop.set()
-    thread.join(PATIENCE_SECONDS)
+    try:
+        yield local
+    finally:
+        stop.set()
+        thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
 
 

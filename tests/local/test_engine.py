@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,6 +125,20 @@ def new_world(tmp_path):
 @pytest.fixture
 def world(new_world):
     return new_world()
+
+
+@contextmanager
+def running(engine, *):
+    """`engine` runs in a thread; it is stopped at the end, whatever happens."""
+    stop = threading.Event()
+    thread = threading.Thread(target=engine.run_forever, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
 
 
 def gone(pid):
@@ -467,26 +481,18 @@ def test_two_engines_never_share_a_state_folder(world):
     second = world.new_engine()
     with pytest.raises(Conflict, match=rf"another engine \(process {os.getpid()}\) runs the steps of .*state"):
         second.pass_once()
-    stop, waiting = threading.Event(), threading.Event()
-    thread = threading.Thread(target=lambda: (waiting.set(), second.run_forever(stop)))
-    thread.start()
-    waiting.wait(PATIENCE_SECONDS)
-    world.engine.close()
-    until(lambda: world.seen().finished)
-    stop.set()
-    thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive()
+    with running(second):
+        world.engine.close()
+        until(lambda: world.seen().finished)
     assert world.seen().root is NodePhase.SUCCEEDED
 
 
-def test_an_engine_that_waits_can_be_stopped(world):
+def test_an_engine_that_waits_can_be_stopped_and_says_once_why_it_waits(world, caplog):
     world.engine.pass_once()
-    stop = threading.Event()
-    thread = threading.Thread(target=world.new_engine().run_forever, args=(stop,))
-    thread.start()
-    stop.set()
-    thread.join(PATIENCE_SECONDS)
-    assert not thread.is_alive()
+    with running(world.new_engine()):
+        until(lambda: caplog.messages)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("the engine waits: another engine")
 
 
 def test_an_engine_that_ends_ends_its_steps_and_the_next_one_starts_them_again(world):
@@ -495,12 +501,8 @@ def test_an_engine_that_ends_ends_its_steps_and_the_next_one_starts_them_again(w
     )
     manifest = template({"a": "", "b": "a"}, a=step("echo x >> $HERE/a"), b=step(script))
     world.submit(manifest)
-    stop = threading.Event()
-    thread = threading.Thread(target=world.engine.run_forever, args=(stop,))
-    thread.start()
-    (pid,) = until(lambda: world.lines("pids"))
-    stop.set()
-    thread.join(PATIENCE_SECONDS)
+    with running(world.engine):
+        (pid,) = until(lambda: world.lines("pids"))
     assert gone(pid)
     assert world.node("b").phase is NodePhase.RUNNING
     (world.folder / "again").touch()
