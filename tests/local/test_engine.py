@@ -128,7 +128,7 @@ def world(new_world):
 
 
 @contextmanager
-def running(engine, *):
+def running(engine):
     """`engine` runs in a thread; it is stopped at the end, whatever happens."""
     stop = threading.Event()
     thread = threading.Thread(target=engine.run_forever, args=(stop,))
