@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
     holding = acts.add_parser("hold", help="for the tests: start one in a folder")
     holding.add_argument("folder", type=Path)
     holding.add_argument("--while-used", action="store_true")
+    holding.add_argument("--own-crds", action="store_true")
     asked = parser.parse_args(arguments)
     try:
         return _do(asked)
@@ -41,7 +42,7 @@ def _do(asked: argparse.Namespace) -> int:
         case "down":
             say("stopped" if down(folder) else "none was running")
         case "hold":
-            hold(asked.folder, while_used=asked.while_used)
+            hold(asked.folder, while_used=asked.while_used, own_crds=asked.own_crds)
     return 0
 
 

@@ -27,12 +27,15 @@ POLL_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def using(folder: Path) -> Iterator[ControlPlane]:
-    """The control plane of this folder, started by the first of its users and stopped after the last has left or died."""
+def using(folder: Path, *, own_crds: bool = False) -> Iterator[ControlPlane]:
+    """The control plane of this folder, started by the first of its users and stopped after the last has left or died.
+
+    `own_crds`: the first starts it with our small CRDs, also where Argo's are at hand.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(folder / "users.lock", fcntl.LOCK_SH):
-            yield _running_or_started(folder, while_used=True)
+            yield _running_or_started(folder, "--while-used", *(["--own-crds"] if own_crds else []))
     finally:
         _await_end_if_last(folder)
 
@@ -40,7 +43,7 @@ def using(folder: Path) -> Iterator[ControlPlane]:
 def up(folder: Path) -> ControlPlane:
     """The control plane of this folder, started if it does not run; it runs on until `down`."""
     folder.mkdir(parents=True, exist_ok=True)
-    return _running_or_started(folder, while_used=False)
+    return _running_or_started(folder)
 
 
 def down(folder: Path) -> bool:
@@ -70,7 +73,7 @@ def running(folder: Path) -> ControlPlane | None:
     return ControlPlane(url=state["url"], admin_token=state["admin_token"], strict=state["strict"], **paths)
 
 
-def hold(folder: Path, *, while_used: bool) -> None:
+def hold(folder: Path, *, while_used: bool, own_crds: bool) -> None:
     """Start a control plane and return once it is ready; a process that goes on without us holds it.
 
     Only for a process that does nothing else, as it forks and never comes back (`python -m tests.cluster hold`).
@@ -83,7 +86,7 @@ def hold(folder: Path, *, while_used: bool) -> None:
     os.close(ready)
     os.setsid()
     with _locked(folder / "holder.lock", fcntl.LOCK_EX):
-        processes = Processes(folder)
+        processes = Processes(folder, strict=False if own_crds else None)
         with processes as control_plane:
             _write_state(folder, control_plane)
             os.write(tell_ready, b"1")
@@ -91,16 +94,16 @@ def hold(folder: Path, *, while_used: bool) -> None:
                 _wait(processes, users if while_used else None)
                 (folder / "control-plane.json").unlink(missing_ok=True)
                 processes.stop()  # while nobody can begin to use it
+        os._exit(0)  # the lock goes with the process, not before it
 
 
-def _running_or_started(folder: Path, *, while_used: bool) -> ControlPlane:
+def _running_or_started(folder: Path, *options: str) -> ControlPlane:
     with _locked(folder / "starting.lock", fcntl.LOCK_EX):
         if control_plane := running(folder):
             return control_plane
-        command = [sys.executable, "-m", "tests.cluster", "hold", str(folder)]
         with (folder / "holder.log").open("ab") as log:
             done = subprocess.run(
-                [*command, *(["--while-used"] if while_used else [])],
+                [sys.executable, "-m", "tests.cluster", "hold", str(folder), *options],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

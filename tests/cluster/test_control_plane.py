@@ -244,20 +244,20 @@ def test_the_control_plane_dies_with_its_holder_or_its_last_user_and_can_be_star
     built_binaries, tmp_path
 ):
     folder = tmp_path / "control-plane"
-    with using(folder) as lost:
+    with using(folder, own_crds=True) as lost:
         os.kill(holder_of(folder), signal.SIGKILL)
         eventually(lambda: processes_of(folder) == [], "no process is left")
         assert running(folder) is None
     script = (
         "import pathlib, sys, time\n"
         "from tests.cluster.holding import using\n"
-        "with using(pathlib.Path(sys.argv[1])):\n"
+        "with using(pathlib.Path(sys.argv[1]), own_crds=True):\n"
         "    print('up', flush=True)\n"
         "    time.sleep(600)\n"
     )
     with subprocess.Popen([sys.executable, "-c", script, str(folder)], cwd=ROOT, stdout=subprocess.PIPE) as first:
         assert first.stdout.readline() == b"up\n"
-        with using(folder) as second:
+        with using(folder, own_crds=True) as second:
             first.kill()
             first.wait()
             with second.admin.client() as admin:
