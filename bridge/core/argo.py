@@ -1,0 +1,284 @@
+"""Argo's Workflows as plain mappings: what is submitted, and what its status says (facts/argo.md).
+
+Nothing here trusts `status.phase`: a failing exit handler turns a success into Failed, a stopped one may say
+Succeeded. A Workflow that Argo refuses has no nodes at all, and only its message says why.
+"""
+
+import base64
+import binascii
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from bridge.core.executions import Execution, Node, NodePhase
+from bridge.core.names import ATTEMPT_LABEL, PIPELINE_LABEL, RUN_LABEL, workflow_name
+from bridge.core.runs import Run
+
+API_VERSION = "argoproj.io/v1alpha1"
+INSTANCE_LABEL = "workflows.argoproj.io/controller-instanceid"
+MAX_NODES_BYTES = 64 * 1024 * 1024
+"""What compressed nodes may unpack to."""
+
+_ENDED = frozenset({"Succeeded", "Failed", "Error"})
+_TASK_NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9]*")
+"""Of a task; the nodes of retries (`build(0)`), items (`build(0:x)`) and groups (`[0]`) are named otherwise."""
+_RETRY_SAYS_LITTLE = ("No more retries left", "retryStrategy.expression evaluated to false")
+_SECOND = 1.0
+"""Argo writes whole seconds."""
+
+_Json = Mapping[str, Any]
+
+
+def workflow(run: Run, attempt: int, *, record_uid: str, instance_id: str = "") -> dict[str, Any]:
+    """The Workflow of an attempt, which Argo takes under `templateReferencing: Strict` too: it holds no text of
+    the event, only names. It goes when the run's record does."""
+    labels = {RUN_LABEL: run.id, PIPELINE_LABEL: run.pipeline, ATTEMPT_LABEL: str(attempt)}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Workflow",
+        "metadata": {
+            "name": workflow_name(run.id, attempt),
+            "labels": {**labels, **({INSTANCE_LABEL: instance_id} if instance_id else {})},
+            "ownerReferences": [{"apiVersion": "v1", "kind": "Secret", "name": run.id, "uid": record_uid}],
+        },
+        "spec": {
+            "workflowTemplateRef": {"name": run.pipeline},
+            "arguments": {
+                "parameters": [{"name": "run", "value": run.id}, {"name": "attempt", "value": str(attempt)}]
+            },
+        },
+    }
+
+
+def is_of(workflow: _Json, run_id: str, attempt: int) -> bool:
+    """Whether a Workflow says that it is this attempt's. `argo resubmit` copies that, under another name."""
+    labels = _mapping(_mapping(workflow, "metadata"), "labels")
+    return labels.get(RUN_LABEL) == run_id and labels.get(ATTEMPT_LABEL) == str(attempt)
+
+
+def owner_uid(workflow: _Json) -> str:
+    """The uid of the record that owns a Workflow; empty if none does."""
+    owners = _mapping(workflow, "metadata").get("ownerReferences")
+    for owner in owners if isinstance(owners, list) else []:
+        if isinstance(owner, Mapping) and owner.get("kind") == "Secret":
+            return str(owner.get("uid") or "")
+    return ""
+
+
+def execution_of(workflow: _Json) -> Execution:
+    """What a Workflow as the API has it says of its attempt. Whatever is in it, this answers."""
+    metadata, spec, status = (_mapping(workflow, key) for key in ("metadata", "spec", "status"))
+    name = str(metadata.get("name") or "")
+    finished = status.get("phase") in _ENDED
+    nodes, unreadable = _nodes(status)
+    root = nodes.get(name) or next((node for node in nodes.values() if node.get("name") == name), None)
+    steps = _steps(name, root, nodes)
+    phase = None if root is None else _phase(root)
+    invalid = ""
+    if finished and (phase is None or not phase.ended):
+        # Without nodes Argo refused it, or it was told to end before it began; with a root that never ended
+        # the controller broke down over it.
+        phase, invalid = _end_without_root(spec, status, unreadable, begun=root is not None)
+    return Execution(
+        uid=str(metadata.get("uid") or ""),
+        root=phase,
+        message=_message(
+            spec,
+            status,
+            root,
+            steps,
+            unreadable,
+            finished=finished,
+            of_exit_handler=_is_of_exit_handler(_text(status, "message"), name, nodes),
+        ),
+        nodes=steps,
+        finished=finished,
+        deleting=bool(metadata.get("deletionTimestamp")),
+        invalid=invalid,
+    )
+
+
+def seconds_of(timestamp: object) -> float | None:
+    """A time of the API as seconds since the epoch; None if it is none."""
+    if not isinstance(timestamp, str):
+        return None
+    try:
+        return datetime.fromisoformat(timestamp).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _end_without_root(spec: _Json, status: _Json, unreadable: str, *, begun: bool) -> tuple[NodePhase | None, str]:
+    if unreadable:
+        return None, unreadable
+    said = _text(status, "message")
+    if begun or spec.get("shutdown") or said.startswith("Stopped with strategy"):
+        return (NodePhase.ERROR if status.get("phase") == "Error" else NodePhase.FAILED), ""
+    return None, said or f"Argo ended it as {status.get('phase')} before it began, and says no more"
+
+
+def _message(
+    spec: _Json,
+    status: _Json,
+    root: _Json | None,
+    steps: tuple[Node, ...],
+    unreadable: str,
+    *,
+    finished: bool,
+    of_exit_handler: bool,
+) -> str:
+    """Why it is as it is, in one line: Argo's own words, else what can be told from the nodes."""
+    said = _text(root or {}, "message") or ("" if of_exit_handler else _text(status, "message"))
+    if said or unreadable:
+        return said or unreadable
+    late = _deadline_message(spec, status, steps)
+    if late:
+        return late
+    return "it is suspended" if spec.get("suspend") and not finished else ""
+
+
+def _is_of_exit_handler(message: str, name: str, nodes: Mapping[str, _Json]) -> bool:
+    """Whether the Workflow's message tells why its exit handler failed, which is nothing to its verdict."""
+    if message.startswith("error in exit template execution"):
+        return True
+    handler = next((node for node in nodes.values() if node.get("name") == f"{name}.onExit"), None)
+    ended_badly = handler is not None and _phase(handler) in {NodePhase.FAILED, NodePhase.ERROR}
+    return bool(message) and ended_badly and message == _text(handler or {}, "message")
+
+
+def _deadline_message(spec: _Json, status: _Json, steps: tuple[Node, ...]) -> str:
+    """Argo tells of the Workflow's deadline on the nodes alone, and on some in the words it has for a template's
+    own: those count if the Workflow's had passed."""
+    seconds = spec.get("activeDeadlineSeconds")
+    if seconds is None:
+        seconds = _mapping(status, "storedWorkflowTemplateSpec").get("activeDeadlineSeconds")
+    started = seconds_of(status.get("startedAt"))
+    over = started + seconds - _SECOND if started is not None and isinstance(seconds, int) else None
+    for node in steps:
+        if node.phase not in {NodePhase.FAILED, NodePhase.ERROR}:
+            continue
+        late = over is not None and node.ended is not None and node.ended >= over
+        if "workflow deadline" in node.message or (late and "deadline" in node.message):
+            return f"the workflow's deadline has passed: step {node.step}: {node.message}"
+    return ""
+
+
+def _nodes(status: _Json) -> tuple[dict[str, _Json], str]:
+    """The nodes by id, wherever Argo keeps them, and why they cannot be read."""
+    found: object = status.get("nodes")
+    unreadable = ""
+    compressed = status.get("compressedNodes")
+    if not found and isinstance(compressed, str) and compressed:
+        try:
+            found = _unpacked(compressed)
+        except (ValueError, RecursionError, zlib.error):
+            unreadable = "its status.compressedNodes cannot be read"
+    elif not found and status.get("offloadNodeStatusVersion"):
+        unreadable = (
+            "its nodes are offloaded to a database that bridge does not read; "
+            "set persistence.nodeStatusOffLoad to false in Argo's configuration"
+        )
+    if not isinstance(found, Mapping):
+        return {}, unreadable
+    return {str(key): node for key, node in found.items() if isinstance(node, Mapping)}, unreadable
+
+
+def _unpacked(compressed: str) -> object:
+    try:
+        packed = base64.b64decode(compressed, validate=True)
+    except binascii.Error as exc:
+        raise ValueError("no base64") from exc
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    content = unpacker.decompress(packed, MAX_NODES_BYTES)
+    if not unpacker.eof:
+        raise ValueError("cut or too long")
+    return json.loads(content)
+
+
+def _steps(name: str, root: _Json | None, nodes: Mapping[str, _Json]) -> tuple[Node, ...]:
+    if root is None:
+        return ()
+    within = [node for node in nodes.values() if node is not root and _is_task(node, root)]
+    found = [_step(str(node["displayName"]), node, nodes) for node in within]
+    if not found and root.get("type") in {"Pod", "Retry"}:
+        # The entrypoint is a container, and its template's name the step's.
+        found = [_step(str(root.get("templateName") or name), root, nodes)]
+    return tuple(sorted(found, key=lambda node: (node.started or 0.0, node.step)))
+
+
+def _is_task(node: _Json, root: _Json) -> bool:
+    """Whether a node is a task of the entrypoint's; exit handlers and other hooks are not."""
+    flags = _mapping(node, "nodeFlag")
+    shown = node.get("displayName")
+    return (
+        node.get("boundaryID") == root.get("id")
+        and isinstance(shown, str)
+        and _TASK_NAME.fullmatch(shown) is not None
+        and not flags.get("hooked")
+        and not flags.get("retried")
+    )
+
+
+def _step(step: str, node: _Json, nodes: Mapping[str, _Json]) -> Node:
+    last = _last_retry(node, nodes)
+    phase = _phase(node)
+    code = _exit_code(node)
+    message = _text(node, "message")
+    if last is not None:
+        code = _exit_code(last) if code is None and phase.ended else code
+        last_message = _text(last, "message")
+        if last_message and (not message or message.startswith(_RETRY_SAYS_LITTLE)):
+            message = last_message
+    if code == 0 and phase is not NodePhase.SUCCEEDED:
+        # The process succeeded and something else did not: the code says nothing of the node.
+        code = None
+    return Node(
+        step=step,
+        phase=phase,
+        exit_code=code,
+        message=message,
+        started=seconds_of(node.get("startedAt")),
+        ended=seconds_of(node.get("finishedAt")),
+    )
+
+
+def _last_retry(node: _Json, nodes: Mapping[str, _Json]) -> _Json | None:
+    if node.get("type") != "Retry":
+        return None
+    children = node.get("children")
+    tries = [nodes[child] for child in children if child in nodes] if isinstance(children, list) else []
+    return max(tries, key=_number_of_try, default=None)
+
+
+def _number_of_try(node: _Json) -> int:
+    found = re.search(r"\((\d{1,9})\)\Z", str(node.get("displayName") or ""))
+    return int(found[1]) if found else -1
+
+
+def _phase(node: _Json) -> NodePhase:
+    said = node.get("phase")
+    try:
+        return NodePhase(str(said)) if said else NodePhase.PENDING
+    except ValueError:
+        return NodePhase.RUNNING
+
+
+def _exit_code(node: _Json) -> int | None:
+    """Argo writes it as text; -1 is what it says of a pod that left none."""
+    said = _mapping(node, "outputs").get("exitCode")
+    if not isinstance(said, str) or not said.isascii() or not said.isdigit() or len(said) > 9:  # noqa: PLR2004
+        return None
+    return int(said)
+
+
+def _text(values: _Json, key: str) -> str:
+    value = values.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def _mapping(values: _Json, key: str) -> _Json:
+    value = values.get(key)
+    return value if isinstance(value, Mapping) else {}
