@@ -62,9 +62,8 @@ def make_namespace(admin) -> Iterator[Callable[..., str]]:
         admin.create(path("namespaces"), {"metadata": {"name": name, **metadata}})
         made.append(name)
         accounts = path("serviceaccounts", name)
-        eventually(
-            lambda: admin.get(accounts)["items"], f"{name} has its default ServiceAccount"
-        )  # a Pod needs it
+        # A Pod needs it.
+        eventually(lambda: admin.get(accounts)["items"], f"{name} has its default ServiceAccount")
         return name
 
     yield make
