@@ -551,7 +551,8 @@ def test_after_sigkill_steps_die_with_the_server_and_the_next_one_goes_on(world)
     )
     uid = world.submit(manifest)
     (world.folder / "pr.yaml").write_text(yaml.safe_dump(manifest))
-    env = {**os.environ, "PYTHONPATH": str(Path(bridge.__file__).parents[1])}
+    paths = (str(Path(bridge.__file__).parents[1]), os.environ.get("PYTHONPATH", ""))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     server = subprocess.Popen([sys.executable, "-c", SERVER, str(world.folder)], env=env)
     try:
         pids = until(lambda: len(world.lines("pids")) >= 2 and world.lines("pids"))
