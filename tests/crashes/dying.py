@@ -22,6 +22,7 @@ AT = "CRASH_AT"
 """`Runs.create:before`; empty or not there: nobody dies."""
 FOLDER = "CRASH_DIR"
 WHENS = ("before", "after")
+_DIED = "died "
 
 
 def protocols() -> dict[str, type]:
@@ -56,9 +57,9 @@ def calls(folder: Path) -> list[Call]:
     return [Call(**json.loads(line)) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def deaths(folder: Path) -> list[str]:
+def deaths(folder: Path) -> set[str]:
     """The places at which a process died so far."""
-    return sorted(path.name for path in folder.glob("died *"))
+    return {path.name.removeprefix(_DIED) for path in folder.glob(f"{_DIED}*")}
 
 
 class _Dying:
@@ -115,7 +116,7 @@ def _die_if_told(call: Call, when: str) -> None:
     if os.environ.get(AT) != f"{call.method}:{when}":
         return
     try:
-        Path(os.environ[FOLDER], f"died {call.place}").touch(exist_ok=False)
+        Path(os.environ[FOLDER], f"{_DIED}{call.place}").touch(exist_ok=False)
     except FileExistsError:
         return
     os.kill(os.getpid(), signal.SIGKILL)

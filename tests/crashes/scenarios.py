@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 
 from bridge.core.names import run_id
+from bridge.demonstrating.fake_github import FakeGitHub
 from bridge.local import processes
-from tests.crashes.worlds import PROJECT, World, builds_of, commit_of
+from tests.crashes.worlds import PROJECT, TOKEN, World, builds_of, commit_of
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,25 @@ class Scenario:
     """What people and accidents do, given the branch and the runs by pipeline."""
     provider: str = "github"
     forgotten: bool = False
+
+
+def played(
+    folder: Path,
+    scenarios: list[Scenario],
+    *,
+    crash_at: str = "",
+    meanwhile: Callable[[World], None] = lambda _world: None,
+) -> World:
+    """A world in `folder` in which all of these have happened together, and ended as they should."""
+    with FakeGitHub(tokens=[TOKEN]) as github:
+        # One post that has to be put off.
+        github.fail_next(1, 502)
+        with World(folder, github, crash_at=crash_at) as world, ThreadPoolExecutor(len(scenarios) + 1) as pool:
+            done = [pool.submit(meanwhile, world), *(pool.submit(play, world, one) for one in scenarios)]
+            for one in done:
+                one.result()
+            judge_all(world, scenarios)
+    return world
 
 
 def play(world: World, scenario: Scenario) -> None:
@@ -83,7 +105,7 @@ def _judge(world: World, scenario: Scenario, pipeline: str, run: str) -> None:
     for build in ids:
         assert not processes.marked(world.build_folder(run, build).marks), f"build {build} still runs"
     workflow = world.workflow(run)
-    assert workflow is None or workflow.finished, f"the workflow still runs: {workflow}"
+    assert workflow is None or workflow.finished, f"of a closed run nothing runs: {workflow}"
 
 
 def _judge_statuses(world: World, scenario: Scenario, found, end: End) -> None:
@@ -109,18 +131,26 @@ def _failing_without_a_controller(world: World, branch: str, runs: dict[str, str
     run = runs["broken"]
     world.until_begun(run, "test")
     world.send_away(run)
-    world.tell("open", branch)
-    world.until(
-        lambda: (workflow := world.workflow(run)) is not None and workflow.finished,
-        f"the workflow of {run} to end",
-    )
+    _left_by_its_workflow(world, branch, run)
     assert world.details(run)["attempts"][0]["verdict"] == "failed", "the exit handler ends the attempt"
     world.call_back(run)
 
 
+def _left_by_its_workflow(world: World, branch: str, run: str) -> None:
+    """Only then the exit event's build may end: nobody but the controller writes down how."""
+    world.tell("go on", branch)
+
+    def finished():
+        workflow = world.workflow(run)
+        return workflow is not None and workflow.finished
+
+    world.until(finished, f"the workflow of {run} to finish")
+    world.tell("exit", branch)
+
+
 def _failing_and_retried(world: World, branch: str, runs: dict[str, str]) -> None:
     run = runs["broken"]
-    world.tell("open", branch)
+    _left_by_its_workflow(world, branch, run)
     world.until_closed(run)
     world.tell("mended", branch)
     world.ask(run, "retry")
@@ -145,7 +175,7 @@ def _lost(world: World, branch: str, runs: dict[str, str]) -> None:
 def _losing_the_exit_build(world: World, branch: str, runs: dict[str, str]) -> None:
     """Nobody but the controller can notice."""
     run = runs["exit-lost"]
-    world.tell("open", branch)
+    _left_by_its_workflow(world, branch, run)
 
     def begun():
         builds = world.details(run)["exit_builds"]
@@ -169,6 +199,7 @@ SCENARIOS = [
             "beside": End(SUCCEEDED, {"build": [SUCCEEDED]}, terminal=("success",)),
         },
     ),
+    Scenario("stuck", {"stuck": End("timed_out", {}, terminal=("failure",))}),
     Scenario(
         "retried",
         {
@@ -186,7 +217,6 @@ SCENARIOS = [
         _losing_the_exit_build,
     ),
     Scenario("late", {"late": End("timed_out", {"test": ["timed_out"]}, terminal=("failure",))}),
-    Scenario("stuck", {"stuck": End("timed_out", {}, terminal=("failure",))}),
     Scenario("plain", {"plain": End(SUCCEEDED, {"build": [SUCCEEDED]}, terminal=("success",))}, forgotten=True),
     Scenario("nowhere", {"plain": End(SUCCEEDED, {"build": [SUCCEEDED]})}, provider="GenericWebhook"),
 ]

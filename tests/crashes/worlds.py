@@ -17,6 +17,7 @@ from typing import Any
 
 import urllib3
 
+from bridge.core.executions import Execution
 from bridge.core.names import project_id, workflow_name
 from bridge.errors import Unavailable
 from bridge.local import processes
@@ -192,7 +193,7 @@ class World:
         return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
     def tell(self, word: str, branch: str) -> None:
-        """`open` a branch's gate, or mend (`mended`) it."""
+        """Tell the builds of a branch: to `go on`, that it is `mended`, or that its exit event's may end (`exit`)."""
         (self.ground / f"{word} {branch}").touch()
 
     def send_away(self, run: str) -> None:
@@ -214,10 +215,10 @@ class World:
     def build_folder(self, run: str, build: str) -> BuildFolder:
         return BuildFolder(self.state / "builds" / run / build)
 
-    def workflow(self, run: str, attempt: int = 1):
-        """The attempt's Workflow as the engine shows it; None if it is gone."""
+    def workflow(self, run: str) -> Execution | None:
+        """The run's first Workflow; None if there is none yet, or no more."""
         ports = local_ports(self.settings())
-        return ports.engine.observe(ports.runs.read(run), attempt)
+        return ports.engine.observe(ports.runs.read(run), 1)
 
     def forget(self, run: str) -> None:
         """The controller in ten years, as often as it dies."""
