@@ -45,6 +45,7 @@ _USED = ".used"
 _NEW = ".new-"
 _FORGOTTEN = ".forgotten-"
 _PIN = ".revision"
+_CHECKPOINTS = ".checkpoints"
 _PROJECT_FILE = "project.yaml"
 _LOG_LEVEL = "log"
 """With a higher level a worker does not say that it found no handler (facts/brigade.md, Measured)."""
@@ -362,6 +363,8 @@ class ProcessBuilds:
                 names.EPOCH_LABEL: str(spec.epoch),
             },
             "cacheRoot": str(self._state / "caches"),
+            # Forgotten with the run whose steps they belong to.
+            "checkpoints": str(self._run_folder(spec.run) / _CHECKPOINTS),
         }
 
     def _stop(self, folder: BuildFolder) -> None:

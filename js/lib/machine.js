@@ -36,6 +36,14 @@ class MachineStore {
   /** A job ends with its worker: none is there without its holder. */
   async look () { return { phase: 'absent' } }
 
+  /** The worker of one machine sees the end of each of its jobs. */
+  watch () { return { lost: new Promise(() => {}), end: () => {} } }
+
+  async startBuild (id, event) {
+    throw new Error(`emit ${event}: a build on one machine belongs to a step of a pipeline, and cannot start another; ` +
+      'make the event a step of the pipeline, after this one')
+  }
+
   async isAlive (holder) {
     const now = identityOf(holder.pid)
     return now !== null && now.start === holder.start && now.boot === holder.boot

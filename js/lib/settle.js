@@ -69,6 +69,7 @@ async function follow (store, key, entry, work, seen) {
   }
   if (job.phase === 'failed') {
     seen.waitedFor = record.launch
+    if (job.left) await work.stop(record)
     await store.replace(key, entry, ended(record, 'failed', job.reason))
     return
   }

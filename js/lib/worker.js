@@ -3,7 +3,9 @@
 
 const fs = require('fs')
 
+const { Api } = require('./api')
 const { scopeOf, isAlone } = require('./key')
+const { KubernetesStore } = require('./kubernetes')
 const { MachineStore } = require('./machine')
 
 // Where Brigade's worker looks for its script, in its order.
@@ -26,7 +28,10 @@ async function open (env) {
     build: env.BRIGADE_BUILD_ID,
     project: env.BRIGADE_PROJECT_ID,
     commit: env.BRIGADE_COMMIT_ID,
-    event: env.BRIGADE_EVENT_TYPE
+    event: env.BRIGADE_EVENT_TYPE,
+    provider: env.BRIGADE_EVENT_PROVIDER,
+    ref: env.BRIGADE_COMMIT_REF,
+    cloneURL: env.BRIGADE_REMOTE_URL
   }
   for (const name of ['build', 'project']) {
     if (!build[name]) throw new Error(`this is no worker of Brigade: BRIGADE_${name.toUpperCase()}_ID is not set`)
@@ -35,7 +40,17 @@ async function open (env) {
     const labels = JSON.parse(env.BRIGADE_BUILD_LABELS || '{}')
     return new Worker(build, labels, scriptOf(env), new MachineStore(env.BRIGADE_CHECKPOINTS, build))
   }
+  if (env.KUBERNETES_SERVICE_HOST) return openInCluster(env, build)
   throw new Error('there is no place for checkpoints: this is neither a cluster nor a machine of bridgectl local')
+}
+
+async function openInCluster (env, build) {
+  const api = new Api(env)
+  const name = env.BRIGADE_BUILD_NAME || `brigade-worker-${build.build}`
+  const pod = await api.get('pods', name)
+  if (pod === null) throw new Error(`the worker's own pod ${name} is not in namespace ${api.namespace}`)
+  const store = new KubernetesStore(api, build, pod, await api.get('secrets', name))
+  return new Worker(build, pod.metadata.labels, scriptOf(env), store)
 }
 
 class Worker {

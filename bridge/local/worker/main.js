@@ -24,6 +24,7 @@ function main (dir) {
     console.log(`[brigade] ${why}`)
     process.exit(EXIT_BAD_BUILD)
   }
+  tellTheScript(build)
   stopOnSignals()
   endJobsWithTheWorker()
   answerRequires(build)
@@ -43,6 +44,28 @@ function claim (build) {
   }
   fs.mkdirSync(path.join(build.dir, 'hook'), { recursive: true, mode: 0o700 })
   fs.mkdirSync(path.join(build.dir, 'work'), { recursive: true, mode: 0o700 })
+}
+
+/** What Brigade's worker has in its environment, which scripts read, and where durable jobs keep their results. */
+function tellTheScript (build) {
+  const { event, project } = build
+  const revision = event.revision || {}
+  const inSource = build.source ? path.relative(build.source, build.script) : ''
+  const known = {
+    BRIGADE_BUILD_ID: event.buildID || build.id,
+    BRIGADE_BUILD_NAME: event.workerID || `brigade-worker-${build.id}`,
+    BRIGADE_PROJECT_ID: project.id,
+    BRIGADE_EVENT_TYPE: event.type,
+    BRIGADE_EVENT_PROVIDER: event.provider,
+    BRIGADE_COMMIT_ID: revision.commit,
+    BRIGADE_COMMIT_REF: revision.ref,
+    BRIGADE_REMOTE_URL: event.cloneURL,
+    // The same in each build, whatever its folder.
+    BRIGADE_SCRIPT: inSource && !inSource.startsWith('..') ? inSource : path.basename(build.script),
+    BRIGADE_BUILD_LABELS: JSON.stringify(build.labels),
+    BRIGADE_CHECKPOINTS: build.checkpoints
+  }
+  for (const name of Object.keys(known)) process.env[name] = known[name] || ''
 }
 
 function stopOnSignals () {

@@ -30,6 +30,7 @@ function readBuild (dir) {
     dir,
     source: told.source ? path.resolve(told.source) : '',
     cacheRoot: told.cacheRoot || '',
+    checkpoints: told.checkpoints || '',
     labels: told.labels || {},
     clusterSecrets: told.clusterSecrets || {}
   })

@@ -16,9 +16,11 @@ function folderFor (run, kind) {
 
 function cacheOf (run) {
   const { build, job, session } = run
-  if (build.cacheRoot) return path.join(build.cacheRoot, segment(build.project.id), job.name)
+  // A durable job that is tried again has another name, not another cache.
+  const name = job.cacheName || job.name
+  if (build.cacheRoot) return path.join(build.cacheRoot, segment(build.project.id), name)
   session.warnOnce('cache', `job ${job.name}: cache lasts only as long as this build, it was given no place`)
-  return path.join(build.dir, 'cache', job.name)
+  return path.join(build.dir, 'cache', name)
 }
 
 /** `name` as one part of a path, whatever it is. */
