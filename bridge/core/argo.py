@@ -10,10 +10,10 @@ import json
 import re
 import zlib
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from bridge.core.executions import Execution, Node, NodePhase
+from bridge.core.kubernetes import Json, is_being_deleted, mapping, mappings, seconds, text
 from bridge.core.names import ATTEMPT_LABEL, PIPELINE_LABEL, RUN_LABEL, workflow_name
 from bridge.core.runs import Run
 
@@ -28,8 +28,6 @@ _TASK_NAME = re.compile(r"[A-Za-z0-9][-A-Za-z0-9]*")
 _RETRY_SAYS_LITTLE = ("No more retries left", "retryStrategy.expression evaluated to false")
 _SECOND = 1.0
 """Argo writes whole seconds."""
-
-_Json = Mapping[str, Any]
 
 
 def workflow(run: Run, attempt: int, *, record_uid: str, instance_id: str = "") -> dict[str, Any]:
@@ -53,26 +51,23 @@ def workflow(run: Run, attempt: int, *, record_uid: str, instance_id: str = "") 
     }
 
 
-def is_of(workflow: _Json, run_id: str, attempt: int) -> bool:
+def is_of(workflow: Json, run_id: str, attempt: int) -> bool:
     """Whether a Workflow says that it is this attempt's. `argo resubmit` copies that, under another name."""
-    labels = _mapping(_mapping(workflow, "metadata"), "labels")
+    labels = mapping(workflow, "metadata", "labels")
     return labels.get(RUN_LABEL) == run_id and labels.get(ATTEMPT_LABEL) == str(attempt)
 
 
-def owner_uid(workflow: _Json) -> str:
+def owner_uid(workflow: Json) -> str:
     """The uid of the record that owns a Workflow; empty if none does."""
-    owners = _mapping(workflow, "metadata").get("ownerReferences")
-    for owner in owners if isinstance(owners, list) else []:
-        if isinstance(owner, Mapping) and owner.get("kind") == "Secret":
-            return str(owner.get("uid") or "")
-    return ""
+    owners = mappings(mapping(workflow, "metadata"), "ownerReferences")
+    return next((text(owner, "uid") for owner in owners if owner.get("kind") == "Secret"), "")
 
 
-def execution_of(workflow: _Json) -> Execution:
+def execution_of(workflow: Json) -> Execution:
     """What a Workflow as the API has it says of its attempt. Whatever is in it, this answers."""
-    metadata, spec, status = (_mapping(workflow, key) for key in ("metadata", "spec", "status"))
-    name = str(metadata.get("name") or "")
-    finished = status.get("phase") in _ENDED
+    metadata, spec, status = (mapping(workflow, key) for key in ("metadata", "spec", "status"))
+    name = text(metadata, "name")
+    finished = text(status, "phase") in _ENDED
     nodes, unreadable = _nodes(status)
     root = nodes.get(name) or next((node for node in nodes.values() if node.get("name") == name), None)
     steps = _steps(name, root, nodes)
@@ -83,7 +78,7 @@ def execution_of(workflow: _Json) -> Execution:
         # the controller broke down over it.
         phase, invalid = _end_without_root(spec, status, unreadable, begun=root is not None)
     return Execution(
-        uid=str(metadata.get("uid") or ""),
+        uid=text(metadata, "uid"),
         root=phase,
         message=_message(
             spec,
@@ -92,38 +87,28 @@ def execution_of(workflow: _Json) -> Execution:
             steps,
             unreadable,
             finished=finished,
-            of_exit_handler=_is_of_exit_handler(_text(status, "message"), name, nodes),
+            of_exit_handler=_is_of_exit_handler(text(status, "message"), name, nodes),
         ),
         nodes=steps,
         finished=finished,
-        deleting=bool(metadata.get("deletionTimestamp")),
+        deleting=is_being_deleted(workflow),
         invalid=invalid,
     )
 
 
-def seconds_of(timestamp: object) -> float | None:
-    """A time of the API as seconds since the epoch; None if it is none."""
-    if not isinstance(timestamp, str):
-        return None
-    try:
-        return datetime.fromisoformat(timestamp).timestamp()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _end_without_root(spec: _Json, status: _Json, unreadable: str, *, begun: bool) -> tuple[NodePhase | None, str]:
+def _end_without_root(spec: Json, status: Json, unreadable: str, *, begun: bool) -> tuple[NodePhase | None, str]:
     if unreadable:
         return None, unreadable
-    said = _text(status, "message")
+    said = text(status, "message")
     if begun or spec.get("shutdown") or said.startswith("Stopped with strategy"):
         return (NodePhase.ERROR if status.get("phase") == "Error" else NodePhase.FAILED), ""
     return None, said or f"Argo ended it as {status.get('phase')} before it began, and says no more"
 
 
 def _message(
-    spec: _Json,
-    status: _Json,
-    root: _Json | None,
+    spec: Json,
+    status: Json,
+    root: Json | None,
     steps: tuple[Node, ...],
     unreadable: str,
     *,
@@ -131,7 +116,7 @@ def _message(
     of_exit_handler: bool,
 ) -> str:
     """Why it is as it is, in one line: Argo's own words, else what can be told from the nodes."""
-    said = _text(root or {}, "message") or ("" if of_exit_handler else _text(status, "message"))
+    said = text(root or {}, "message") or ("" if of_exit_handler else text(status, "message"))
     if said or unreadable:
         return said or unreadable
     late = _deadline_message(spec, status, steps)
@@ -140,23 +125,23 @@ def _message(
     return "it is suspended" if spec.get("suspend") and not finished else ""
 
 
-def _is_of_exit_handler(message: str, name: str, nodes: Mapping[str, _Json]) -> bool:
+def _is_of_exit_handler(message: str, name: str, nodes: Mapping[str, Json]) -> bool:
     """Whether the Workflow's message tells why its exit handler failed, which is nothing to its verdict."""
     if message.startswith("error in exit template execution"):
         return True
     handler = next((node for node in nodes.values() if node.get("name") == f"{name}.onExit"), None)
     ended_badly = handler is not None and _phase(handler) in {NodePhase.FAILED, NodePhase.ERROR}
-    return bool(message) and ended_badly and message == _text(handler or {}, "message")
+    return bool(message) and ended_badly and message == text(handler or {}, "message")
 
 
-def _deadline_message(spec: _Json, status: _Json, steps: tuple[Node, ...]) -> str:
+def _deadline_message(spec: Json, status: Json, steps: tuple[Node, ...]) -> str:
     """Argo tells of the Workflow's deadline on the nodes alone, and on some in the words it has for a template's
     own: those count if the Workflow's had passed."""
-    seconds = spec.get("activeDeadlineSeconds")
-    if seconds is None:
-        seconds = _mapping(status, "storedWorkflowTemplateSpec").get("activeDeadlineSeconds")
-    started = seconds_of(status.get("startedAt"))
-    over = started + seconds - _SECOND if started is not None and isinstance(seconds, int) else None
+    allowed = spec.get("activeDeadlineSeconds")
+    if allowed is None:
+        allowed = mapping(status, "storedWorkflowTemplateSpec").get("activeDeadlineSeconds")
+    started = seconds(status, "startedAt")
+    over = started + allowed - _SECOND if started is not None and isinstance(allowed, int) else None
     for node in steps:
         if node.phase not in {NodePhase.FAILED, NodePhase.ERROR}:
             continue
@@ -166,12 +151,12 @@ def _deadline_message(spec: _Json, status: _Json, steps: tuple[Node, ...]) -> st
     return ""
 
 
-def _nodes(status: _Json) -> tuple[dict[str, _Json], str]:
+def _nodes(status: Json) -> tuple[dict[str, Json], str]:
     """The nodes by id, wherever Argo keeps them, and why they cannot be read."""
     found: object = status.get("nodes")
     unreadable = ""
-    compressed = status.get("compressedNodes")
-    if not found and isinstance(compressed, str) and compressed:
+    compressed = text(status, "compressedNodes")
+    if not found and compressed:
         try:
             found = _unpacked(compressed)
         except (ValueError, RecursionError, zlib.error):
@@ -198,7 +183,7 @@ def _unpacked(compressed: str) -> object:
     return json.loads(content)
 
 
-def _steps(name: str, root: _Json | None, nodes: Mapping[str, _Json]) -> tuple[Node, ...]:
+def _steps(name: str, root: Json | None, nodes: Mapping[str, Json]) -> tuple[Node, ...]:
     if root is None:
         return ()
     within = [node for node in nodes.values() if node is not root and _is_task(node, root)]
@@ -209,9 +194,9 @@ def _steps(name: str, root: _Json | None, nodes: Mapping[str, _Json]) -> tuple[N
     return tuple(sorted(found, key=lambda node: (node.started or 0.0, node.step)))
 
 
-def _is_task(node: _Json, root: _Json) -> bool:
+def _is_task(node: Json, root: Json) -> bool:
     """Whether a node is a task of the entrypoint's; exit handlers and other hooks are not."""
-    flags = _mapping(node, "nodeFlag")
+    flags = mapping(node, "nodeFlag")
     shown = node.get("displayName")
     return (
         node.get("boundaryID") == root.get("id")
@@ -222,14 +207,14 @@ def _is_task(node: _Json, root: _Json) -> bool:
     )
 
 
-def _step(step: str, node: _Json, nodes: Mapping[str, _Json]) -> Node:
+def _step(step: str, node: Json, nodes: Mapping[str, Json]) -> Node:
     last = _last_retry(node, nodes)
     phase = _phase(node)
     code = _exit_code(node)
-    message = _text(node, "message")
+    message = text(node, "message")
     if last is not None:
         code = _exit_code(last) if code is None and phase.ended else code
-        last_message = _text(last, "message")
+        last_message = text(last, "message")
         if last_message and (not message or message.startswith(_RETRY_SAYS_LITTLE)):
             message = last_message
     if code == 0 and phase is not NodePhase.SUCCEEDED:
@@ -240,12 +225,12 @@ def _step(step: str, node: _Json, nodes: Mapping[str, _Json]) -> Node:
         phase=phase,
         exit_code=code,
         message=message,
-        started=seconds_of(node.get("startedAt")),
-        ended=seconds_of(node.get("finishedAt")),
+        started=seconds(node, "startedAt"),
+        ended=seconds(node, "finishedAt"),
     )
 
 
-def _last_retry(node: _Json, nodes: Mapping[str, _Json]) -> _Json | None:
+def _last_retry(node: Json, nodes: Mapping[str, Json]) -> Json | None:
     if node.get("type") != "Retry":
         return None
     children = node.get("children")
@@ -253,12 +238,12 @@ def _last_retry(node: _Json, nodes: Mapping[str, _Json]) -> _Json | None:
     return max(tries, key=_number_of_try, default=None)
 
 
-def _number_of_try(node: _Json) -> int:
+def _number_of_try(node: Json) -> int:
     found = re.search(r"\((\d{1,9})\)\Z", str(node.get("displayName") or ""))
     return int(found[1]) if found else -1
 
 
-def _phase(node: _Json) -> NodePhase:
+def _phase(node: Json) -> NodePhase:
     said = node.get("phase")
     try:
         return NodePhase(str(said)) if said else NodePhase.PENDING
@@ -266,19 +251,9 @@ def _phase(node: _Json) -> NodePhase:
         return NodePhase.RUNNING
 
 
-def _exit_code(node: _Json) -> int | None:
+def _exit_code(node: Json) -> int | None:
     """Argo writes it as text; -1 is what it says of a pod that left none."""
-    said = _mapping(node, "outputs").get("exitCode")
+    said = mapping(node, "outputs").get("exitCode")
     if not isinstance(said, str) or not said.isascii() or not said.isdigit() or len(said) > 9:  # noqa: PLR2004
         return None
     return int(said)
-
-
-def _text(values: _Json, key: str) -> str:
-    value = values.get(key)
-    return value if isinstance(value, str) else ""
-
-
-def _mapping(values: _Json, key: str) -> _Json:
-    value = values.get(key)
-    return value if isinstance(value, Mapping) else {}

@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.argo import execution_of, is_of, owner_uid, seconds_of, workflow
+from bridge.core.argo import execution_of, is_of, owner_uid, workflow
+from bridge.core.endings import gone_end, root_end
 from bridge.core.executions import Execution, Node, NodePhase
+from bridge.core.runs import Attempt, Kind
+from bridge.core.verdicts import Verdict
 from tests import recorded
 from tests.fakes import some_run
 
@@ -343,14 +346,6 @@ def test_a_workflow_is_only_names():
     assert "instanceid" not in json.dumps(workflow(run, 1, record_uid="u-1"))
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("1970-01-01T00:01:00Z", 60.0), ("1970-01-01T00:00:00.5+00:00", 0.5), ("", None), (None, None), (7, None)],
-)
-def test_times_are_read(text, seconds):
-    assert seconds_of(text) == seconds
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -371,3 +366,58 @@ def test_nonsense_anywhere_is_answered(data):
 def test_nothing_is_an_execution_too():
     assert execution_of({}) == Execution(uid="", root=None)
     assert replace(execution_of({"metadata": {"name": "x"}}), uid="") == Execution(uid="", root=None)
+
+
+VERDICTS = {
+    Verdict.FAILED: {"step-failed", "skeleton-step-failed", "argo-retry"},
+    Verdict.TIMED_OUT: {
+        "deadline",
+        "deadline-step-exits-75",
+        "imagepullbackoff",
+        "node-lost",
+        "wfdeadline-backoff",
+    },
+    Verdict.CANCELLED: {
+        "mutex-queued-then-stop-terminate",
+        "stopped",
+        "stopped-in-backoff",
+        "stopped-step-exits-75",
+        "suspended-terminate-unsuspend",
+        "terminated",
+    },
+    Verdict.ERROR: {
+        "argument-missing",
+        "entrypoint-missing",
+        "executor-forbidden",
+        "exit75",
+        "template-missing",
+        "tmpldeadline",
+        "wait-container-killed",
+    },
+    None: {
+        "deleted",
+        "finalizer-deleted",
+        "owner-gone",
+        "quota-zero-pods",
+        "secret-missing",
+        "suspended-before-start",
+        "suspended-midway",
+        "suspended-then-stop",
+        "suspended-then-terminate",
+        "unschedulable",
+        "unschedulable-pendingtimeout",
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(LAST))
+def test_the_verdict_of_each_without_any_build(name):
+    run, attempt = some_run(), Attempt(1, Kind.FIRST, 1, begun=0.0, steps=("build",))
+    execution = last_of(name)
+    verdict = None
+    if execution.root_ended:
+        verdict, _ = root_end(run, attempt, execution, ())
+    elif execution.invalid:
+        verdict, _ = gone_end(run, attempt, execution, ())
+    expected = next((one for one, found in VERDICTS.items() if name in found), Verdict.SUCCEEDED)
+    assert verdict is expected
