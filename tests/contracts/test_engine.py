@@ -26,9 +26,17 @@ def _template(name):
     return workflow_template(PIPELINE)
 
 
-@pytest.fixture(params=["local", "fake"])
+OTHER = some_run("push-r2")
+NOWHERE = some_run("nowhere-r1", pipeline="nowhere")
+
+
+@pytest.fixture(params=["local", "fake", pytest.param("argo", marks=pytest.mark.timeout(3600))])
 def engine(request, tmp_path):
     """An engine whose steps run until they are told to end."""
+    if request.param == "argo":
+        engine_of = request.getfixturevalue("argo_engine")
+        yield engine_of([RUN, OTHER, NOWHERE], [workflow_template(PIPELINE)])
+        return
     if request.param == "fake":
         fake = FakeEngine()
         fake.refused["nowhere"] = "there is no nowhere"
@@ -89,7 +97,7 @@ def test_of_many_that_submit_at_once_all_get_one_answer(engine):
 
 
 def test_attempts_and_runs_are_told_apart(engine):
-    first, second, other = engine.submit(RUN, 1), engine.submit(RUN, 2), engine.submit(some_run("push-r2"), 1)
+    first, second, other = engine.submit(RUN, 1), engine.submit(RUN, 2), engine.submit(OTHER, 1)
     assert len({first, second, other}) == 3
     engine.delete(RUN, 1)
     assert engine.observe(RUN, 1) is None
@@ -97,10 +105,9 @@ def test_attempts_and_runs_are_told_apart(engine):
 
 
 def test_a_template_that_cannot_be_run_is_refused_and_nothing_is_there(engine):
-    run = some_run("nowhere-r1", pipeline="nowhere")
     with pytest.raises(BadPipeline, match="nowhere"):
-        engine.submit(run, 1)
-    assert engine.observe(run, 1) is None
+        engine.submit(NOWHERE, 1)
+    assert engine.observe(NOWHERE, 1) is None
 
 
 @pytest.mark.parametrize("act", ["stop", "terminate"])
