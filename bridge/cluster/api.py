@@ -393,8 +393,9 @@ class Api:
         listed: bool | None = None,
     ) -> _Ask:
         called = f"{resource}/{subresource}" if subresource else str(resource)
-        if name and (len(name) > _MAX_NAME or not _NAME.fullmatch(name)):
-            # Also keeps dots out of the path. No object can have this name.
+        named = bool(name) or verb in {"get", "patch", "delete"}
+        if named and (len(name) > _MAX_NAME or not _NAME.fullmatch(name)):
+            # Without a name a delete would be of the whole collection; dots would leave it.
             raise NotFound(f"{verb} {called}: {name[:100]!r} is no name of an object in a cluster")
         given = urlencode({key: value for key, value in (query or {}).items() if value})
         path = f"{self._prefix}{resource.path(namespace, name, subresource)}"
