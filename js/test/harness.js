@@ -46,7 +46,7 @@ function start (dir, body, env = machine(dir)) {
   const file = path.join(dir, `script-${Math.random().toString(36).slice(2)}.js`)
   fs.writeFileSync(file, `'use strict'
 const fs = require('fs')
-const { checkpoint, retry, DurableJob, emit } = require(${JSON.stringify(PACKAGE)})
+const { checkpoint, retry, emit } = require(${JSON.stringify(PACKAGE)})
 const NOTES = ${JSON.stringify(path.join(dir, 'notes'))}
 const note = text => fs.appendFileSync(NOTES, text + '\\n')
 const until = async found => { while (!found()) await new Promise(resolve => setTimeout(resolve, 10)) }
