@@ -31,6 +31,18 @@ test('a job runs its tasks in its image with the source at mountPath', async t =
   assert.deepStrictEqual([state(made, 'unit').phase, state(made, 'unit').container], ['Succeeded', 'unit-01build'])
 })
 
+test('whoever the image runs as can read the source, which is private outside', async t => {
+  const made = build(t, onPush('await new Job("unit", "alpine", ["stat -c %a . lib lib/file run.sh"]).run()'))
+  made.told.source = put(path.join(made.root, 'checkout'), { 'lib/file': 'seen\n', 'run.sh': 'true\n' })
+  for (const [name, mode] of [['lib', 0o700], ['lib/file', 0o600], ['run.sh', 0o700]]) {
+    fs.chmodSync(path.join(made.told.source, name), mode)
+  }
+  engine(made)
+  const result = await start(made).ended
+  assert.deepStrictEqual(result.lines.filter(line => /^\[unit\]/.test(line)),
+    ['[unit] 777', '[unit] 755', '[unit] 644', '[unit] 755'])
+})
+
 test('a container carries the labels of the build and Brigade\'s own', async t => {
   const { runs: [argv] } = await asked(t, 'await new Job("unit", "alpine", ["true"]).run()')
   assert.deepStrictEqual(after(argv, '--label').sort(), ['bridge.brigade.sh/run=r-1', 'build=01build', 'component=job',

@@ -12,10 +12,11 @@ function writeJson (file, value) {
 }
 
 /**
- * Copy the folder `from` to `to` with modes and with symbolic links as they are (fs.cp is younger than
- * Node 14). The folder `without`, which the copy may be in, is left out; so are sockets, pipes and devices.
+ * Copy the folder `from` to `to` with symbolic links as they are, and modes as `modeOf` makes them of the
+ * originals' (fs.cp is younger than Node 14). The folder `without`, which the copy may be in, is left out; so are
+ * sockets, pipes and devices.
  */
-async function copyTree (from, to, without) {
+async function copyTree (from, to, without, modeOf) {
   const { mode } = await fs.promises.stat(from)
   // Writable while it is filled, even where the original is not.
   await fs.promises.mkdir(to, { recursive: true, mode: 0o700 })
@@ -23,16 +24,17 @@ async function copyTree (from, to, without) {
     const source = path.join(from, entry.name)
     const target = path.join(to, entry.name)
     if (source === without) continue
-    if (entry.isDirectory()) await copyTree(source, target, without)
+    if (entry.isDirectory()) await copyTree(source, target, without, modeOf)
     else if (entry.isSymbolicLink()) await fs.promises.symlink(await fs.promises.readlink(source), target)
-    else if (entry.isFile()) await copyFile(source, target)
+    else if (entry.isFile()) await copyFile(source, target, modeOf)
   }
-  await fs.promises.chmod(to, mode & 0o7777)
+  await fs.promises.chmod(to, modeOf(mode & 0o7777, true))
 }
 
-async function copyFile (source, target) {
+async function copyFile (source, target, modeOf) {
   await fs.promises.copyFile(source, target, fs.constants.COPYFILE_FICLONE)
-  await fs.promises.chmod(target, (await fs.promises.stat(source)).mode & 0o7777)
+  const { mode } = await fs.promises.stat(source)
+  await fs.promises.chmod(target, modeOf(mode & 0o7777, false))
 }
 
 /** The last `most` bytes of a file as text; a file that is not there is empty. */

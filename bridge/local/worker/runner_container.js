@@ -48,6 +48,12 @@ function check (run) {
 
 function prelude () { return '' }
 
+/**
+ * The mode of a copied file. Whoever the image runs as can read it, as in a pod, though the checkout is private to
+ * us; others on this machine cannot, since BUILD_DIR is closed to them.
+ */
+function modeInJob (mode, isFolder) { return mode | (isFolder || mode & 0o100 ? 0o555 : 0o444) }
+
 function prepare (run) {
   // An image may run as any user, and a pod's volumes are open to all; BUILD_DIR itself is closed to others.
   fs.chmodSync(run.folder('hook'), 0o755)
@@ -178,4 +184,4 @@ function quietly (argv) {
   })
 }
 
-module.exports = { check, prelude, prepare, start }
+module.exports = { check, modeInJob, prelude, prepare, start }

@@ -42,6 +42,9 @@ function check (run) {
   }
 }
 
+/** The mode of a copied file: the job runs as us. */
+function modeInJob (mode) { return mode }
+
 /**
  * `cd /src`, with which nearly every Brigade job begins, goes to the copy of the source instead. Other uses
  * of mountPath find nothing.
@@ -104,4 +107,4 @@ function startOf (pid) {
   }
 }
 
-module.exports = { check, prelude, prepare, start }
+module.exports = { check, modeInJob, prelude, prepare, start }

@@ -122,8 +122,11 @@ class JobRun {
 
   async prepare () {
     const work = this.folder('work')
-    if (this.job.useSource && this.build.source) await copyTree(this.build.source, work, this.build.dir)
-    else await fs.promises.mkdir(work, { recursive: true })
+    if (this.job.useSource && this.build.source) {
+      await copyTree(this.build.source, work, this.build.dir, this.runner.modeInJob)
+    } else {
+      await fs.promises.mkdir(work, { recursive: true })
+    }
     const script = scriptOf(this.shell, this.job.tasks, this.runner.prelude(this))
     const file = path.join(this.folder('hook'), 'main.sh')
     if (script !== null) fs.writeFileSync(file, script, { mode: 0o644 })
