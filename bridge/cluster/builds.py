@@ -12,13 +12,12 @@ import contextlib
 import logging
 import random
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from bridge.cluster.api import CLAIMS, PODS, SECRETS, Api, Gone, Refused, Resource
-from bridge.cluster.logs import PIECE_BYTES, ContainerLogs, LogCursor
+from bridge.cluster.logs import READS, ContainerLogs, LogCursor
 from bridge.cluster.runs import label_value
 from bridge.core import brigade
 from bridge.core.builds import Build, BuildPhase, BuildSpec, Ending, Outcome, tail_of
@@ -34,8 +33,8 @@ LOOKAHEAD = 64
 """Beyond the highest number that Secrets tell of, what is left of so many later builds is looked for."""
 
 _BUILDS = "component=build,heritage=brigade"
-_KEPT_BY_WORKER = 1
-"""Seconds of grace for a worker: without a handler for SIGTERM it would go on starting jobs for all of its 30 s."""
+_WORKER_GRACE_SECONDS = 1
+"""Node as process 1 ignores SIGTERM: a worker would go on starting jobs for all of its 30 s."""
 _GOING_SECONDS = 5.0
 _LOOK_SECONDS = 0.25
 _LATE_LOOK_SECONDS = 1.0
@@ -75,7 +74,7 @@ class BrigadeBuilds:
         """By a pod's uid: since when, by our own time, its deletion is being waited for."""
 
     def find(self, run_id: str, *, epoch: int | None = None, step: str | None = None) -> list[Build]:
-        """The builds of a run, by step and number; see the port. One that cannot be read is left out and logged."""
+        """The builds of a run, by step and number. One that cannot be read is left out, with a line in the log."""
         selector = _selector(run_id, epoch, step)
         # The Secrets first: an accepted build whose pod is not there afterwards has lost it.
         secrets = self._listed(SECRETS, selector, metadata_only=True)
@@ -98,7 +97,7 @@ class BrigadeBuilds:
                 build_id(run=run_id, epoch=epoch, step=step, number=number): number
                 for number in range(highest + 1, highest + 1 + LOOKAHEAD)
             }
-            left = self._left_of(ids)
+            left = self._left_of(ids, SECRETS, PODS, CLAIMS)
             if not left:
                 return highest
             highest = max(ids[one] for one in left)
@@ -109,7 +108,7 @@ class BrigadeBuilds:
         Raises UnknownProject: Brigade would drop the build and start it at some later restart.
         """
         project = self._projects.read(spec.event.project)
-        left = self._left_of({spec.id: spec.number})
+        left = self._left_of([spec.id], SECRETS, PODS)
         if left or self._get(CLAIMS, brigade.worker_name(spec.id)) is not None:
             raise Conflict(
                 f"build {spec.id} (number {spec.number} of {spec.step[:100]}) was created before, "
@@ -125,7 +124,7 @@ class BrigadeBuilds:
         secret = self._changed(build.id, lambda found: self._tombstone(found, build, reason, ending))
         if secret is None:
             self._end(build.id)
-        elif brigade.tombstone_of(secret) is not None or _is_lost(secret):
+        elif brigade.tombstone_of(secret) is not None or _was_ended_by_us(secret):
             self._keep_tail(build, secret)
             self._end(build.id, looks=1 if build.phase is not BuildPhase.WAITING else 1 + _LATE_LOOKS)
 
@@ -210,12 +209,12 @@ class BrigadeBuilds:
                 self._waited_for.popitem(last=False)
         return now - since > patience
 
-    def _left_of(self, ids: Mapping[str, int]) -> set[str]:
-        """Which of these builds left a Secret, a pod or a volume, their jobs' included."""
+    def _left_of(self, ids: Iterable[str], *resources: Resource) -> set[str]:
+        """Which of these builds left something of these kinds, their jobs' included."""
         selector = f"build in ({','.join(ids)})"
         return {
             text(mapping(found, "metadata", "labels"), "build")
-            for resource in (SECRETS, PODS, CLAIMS)
+            for resource in resources
             for found in self._listed(resource, selector, metadata_only=True)
         }
 
@@ -252,7 +251,7 @@ class BrigadeBuilds:
         for look in range(1 + looks):
             if look > 1:
                 self._clock.sleep(_LATE_LOOK_SECONDS)
-            if self._delete(PODS, worker, grace_seconds=_KEPT_BY_WORKER) and waits:
+            if self._delete(PODS, worker, grace_seconds=_WORKER_GRACE_SECONDS) and waits:
                 self._wait_until_gone(worker)
             for pod in self._listed(PODS, f"build={one}", metadata_only=True):
                 if not is_being_deleted(pod):
@@ -287,15 +286,25 @@ class BrigadeBuilds:
 
     def _more(self, build: Build, cursor: LogCursor, offset: int) -> bytes:
         pod = brigade.worker_name(build.id)
-        while True:
+        ended = build.phase is not BuildPhase.RUNNING
+        tries = READS if ended else 1
+        while tries:
             before = cursor.position
-            piece = self._logs.piece(pod, brigade.WORKER_CONTAINER, cursor, most_bytes=PIECE_BYTES)
-            found = piece.text
-            if not found and build.phase is not BuildPhase.RUNNING and cursor.has_caught_up:
-                found = cursor.finish()
+            found = b""
+            try:
+                found = self._logs.piece(pod, brigade.WORKER_CONTAINER, cursor).text
+            except Unavailable:
+                # Of a log that does not grow any more, the end may not be missed.
+                if tries == 1:
+                    raise
+            else:
+                if not found and cursor.has_caught_up:
+                    return cursor.finish()[max(0, offset - before) :] if ended else b""
             wanted = found[max(0, offset - before) :]
-            if wanted or not found:
+            if wanted:
                 return wanted
+            tries -= 0 if found else 1
+        return b""
 
     def _cursor(self, one: str, offset: int) -> LogCursor:
         """The place where this log was left, or its beginning; taken, so that no other thread uses it."""
@@ -334,7 +343,7 @@ class BrigadeBuilds:
             except NotFound:
                 return None
             except Conflict:
-                time.sleep(random.uniform(0, 0.01 * 2 ** min(tried, 5)))  # noqa: S311 - only spreads the writers
+                self._clock.sleep(random.uniform(0, 0.01 * 2 ** min(tried, 5)))  # noqa: S311 - only spreads the writers
         raise Unavailable(f"build {one} was changed by others {_CHANGES} times in a row; ask again")
 
     def _get(self, resource: Resource, name: str, *, metadata_only: bool = False) -> dict[str, Any] | None:
@@ -419,7 +428,7 @@ def _selector(run_id: str, epoch: int | None, step: str | None) -> str:
     return ",".join(conditions)
 
 
-def _is_lost(secret: Mapping[str, Any]) -> bool:
+def _was_ended_by_us(secret: Mapping[str, Any]) -> bool:
     outcome = brigade.outcome_of(secret)
     return outcome is not None and outcome.ending in {Ending.LOST, Ending.CANCELLED, Ending.TIMED_OUT}
 
