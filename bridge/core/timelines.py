@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bridge.core import names
-from bridge.core.builds import Build, BuildPhase, Ending
+from bridge.core.builds import Build, BuildPhase, Ending, Outcome
 from bridge.core.reports import cut
 from bridge.core.runs import Act, Attempt, Kind, Phase, Run
 from bridge.core.verdicts import Verdict
@@ -130,14 +130,20 @@ def _of_build(build: Build) -> list[tuple[float, Moment]]:
     if build.started is not None:
         found.append((build.started, Moment(build.started, f"{name} started")))
     if build.outcome is not None:
-        reason = f": {build.outcome.reason}" if build.outcome.reason else ""
-        what = cut(f"{name} ended: {_words(build.outcome.ending)}{reason}", LINE_CHARACTERS)
+        what = cut(f"{name} ended: {_how(build.outcome)}", LINE_CHARACTERS)
         found.append((build.outcome.ended, Moment(build.outcome.ended, what)))
     elif build.given_up:
         # A tombstone has no time of its own; what it is of is known, so it stands at the end of that.
         at = build.ended or build.started or build.created
         found.append((at, Moment(None, cut(f"{name} given up: {build.given_up}", LINE_CHARACTERS))))
     return found
+
+
+def _how(outcome: Outcome) -> str:
+    ending, reason = _words(outcome.ending), outcome.reason
+    if reason.startswith(f"{ending}:"):
+        return reason
+    return f"{ending}: {reason}" if reason else ending
 
 
 def _words(ending: Ending) -> str:
