@@ -40,13 +40,14 @@ SHA_LABEL = f"{LABEL_PREFIX}sha"
 CONTEXT_LABEL = f"{LABEL_PREFIX}context"
 PULL_REQUEST_LABEL = f"{LABEL_PREFIX}pull-request"
 
+CHANGE_TRIES = 40
+"""With the pauses between them about 10 s."""
+
 MAX_ANNOTATIONS_BYTES = 262_144
 """Kubernetes' own limit on all annotations of an object together, keys and values."""
 
 _MAX_EVENT_COPY_BYTES = 32 * 1024
 """A longer event is in `data` alone, and a list reads it there."""
-_CHANGES = 40
-"""How often a change meets somebody else's at most; with the pauses about 12 s."""
 _PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.5
 _LISTINGS = 3
@@ -60,13 +61,17 @@ class SecretRuns:
         api: the API server.
         namespace: where the records are.
         tick: a number that grows; of two runs accepted at the same moment, it tells which was created later.
+        change_tries: how often a change may find that somebody else was faster.
 
     """
 
-    def __init__(self, api: Api, namespace: str, *, tick: Callable[[], int] = time.time_ns) -> None:
+    def __init__(
+        self, api: Api, namespace: str, *, tick: Callable[[], int] = time.time_ns, change_tries: int = CHANGE_TRIES
+    ) -> None:
         self._api = api
         self._namespace = namespace
         self._tick = tick
+        self._change_tries = change_tries
         self._damaged: dict[str, str] = {}
         self._damaged_lock = threading.Lock()
 
@@ -122,7 +127,7 @@ class SecretRuns:
 
         Raises TooLarge if the record's metadata cannot hold it.
         """
-        for tried in range(_CHANGES):
+        for tried in range(self._change_tries):
             secret = self._metadata(run_id)
             known = self._run(secret)
             changed = change(known)
@@ -139,7 +144,9 @@ class SecretRuns:
             except NotFound:
                 raise self._not_found(run_id) from None
             return replace(changed, version=_version(stored))
-        raise Unavailable(f"run {run_id[:100]} was changed by others {_CHANGES} times in a row; ask again")
+        raise Unavailable(
+            f"run {run_id[:100]} was changed by others {self._change_tries} times in a row; ask again"
+        )
 
     def forget(self, run_id: str) -> None:
         """Remove the record with its payload, if it is one; gone already is fine."""
