@@ -285,21 +285,20 @@ class BrigadeBuilds:
         return None
 
     def _more(self, build: Build, cursor: LogCursor, offset: int) -> bytes:
-        pod = brigade.worker_name(build.id)
+        """What is new behind `offset`. Of a log that does not grow any more, the end may not be missed."""
+        pod, container = brigade.worker_name(build.id), brigade.WORKER_CONTAINER
         ended = build.phase is not BuildPhase.RUNNING
         tries = READS if ended else 1
         while tries:
             before = cursor.position
             found = b""
             try:
-                found = self._logs.piece(pod, brigade.WORKER_CONTAINER, cursor).text
+                found = self._logs.piece(pod, container, cursor).text
+                if not found and ended and self._logs.is_whole(pod, container, cursor):
+                    return cursor.finish()[max(0, offset - before) :]
             except Unavailable:
-                # Of a log that does not grow any more, the end may not be missed.
                 if tries == 1:
                     raise
-            else:
-                if not found and cursor.has_caught_up:
-                    return cursor.finish()[max(0, offset - before) :] if ended else b""
             wanted = found[max(0, offset - before) :]
             if wanted:
                 return wanted

@@ -2,13 +2,12 @@
 
 Nothing tells a log that was cut between kubelet and API server from one that has ended, and one cannot ask for the
 bytes after some place, only for the lines since a second. So lines are asked for with their timestamps, what was
-seen of the last seconds is remembered, and a log is whole when a later read brings what is known and no more.
+seen of the last seconds is remembered, and a log is whole when its last line, asked for by itself, is known.
 """
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,12 +18,16 @@ LOG_BYTES = 4 * 1024 * 1024
 """The end of a log that is kept when all of it is read."""
 PIECE_BYTES = 1024 * 1024
 READS = 6
-"""How often a log is read until it is found to be whole."""
+"""How often in a row a read may bring nothing until a log is found to be whole."""
 SILENCE_SECONDS = 5.0
 """A log that is not followed comes at once."""
 
+_EMPTY_READS = 3
 _MARGIN_SECONDS = 1
 """Lines of a container's two streams are written down in an order that may differ a little from their times."""
+_LONG_LINE_BYTES = 8 * 1024
+"""Runtimes cut lines at 16 KiB."""
+_TAIL_BYTES = 1024 * 1024
 _STAMP = re.compile(rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)(?: |(?=\n)|\Z)")
 
 
@@ -44,6 +47,7 @@ class LogCursor:
         self._seen: dict[int, Counter[bytes]] = {}
         self._again: Counter[bytes] = Counter()
         self._rest = b""
+        self._last = b""
 
     @property
     def since(self) -> str:
@@ -51,10 +55,14 @@ class LogCursor:
         first = self._first_second
         return "" if first is None else f"{datetime.fromtimestamp(first, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
-    @property
-    def has_caught_up(self) -> bool:
-        """Whether this read has brought all that was known to come again, and nothing strange."""
-        return not self._again and not self.strange
+    def ends_with(self, line: bytes) -> bool:
+        """Whether this line, with its timestamp and without its end, is the last one of what was read."""
+        last = self._rest or self._last
+        if line == last:
+            return True
+        # Of a very long line the runtime keeps parts, and answers the last one when asked for the last line.
+        stamp = _STAMP.match(line)
+        return stamp is not None and len(line) > _LONG_LINE_BYTES and last.endswith(line[stamp.end() :])
 
     def begin(self) -> None:
         """A read begins, from `since` or, as some kubelets do, from some earlier place."""
@@ -89,6 +97,7 @@ class LogCursor:
         if (self._floor is not None and second < self._floor) or self._is_known(key):
             return b""
         self._remember(second, key)
+        self._last = line.removesuffix(b"\n")
         text = line[found.end() :]
         self.position += len(text)
         return text
@@ -151,9 +160,33 @@ class ContainerLogs:
                 return Piece(bytes(found), ended=False)
         return Piece(bytes(found), ended=True)
 
+    def is_whole(self, pod: str, container: str, cursor: LogCursor) -> bool:
+        """Whether nothing of an ended container's log comes after a place; False also if that was not answered.
+
+        Raises as `piece`.
+        """
+        query = {"container": container, "timestamps": "true", "tailLines": "1"}
+        stream = self._api.stream(
+            PODS, self._namespace, pod, subresource="log", query=query, silence_seconds=SILENCE_SECONDS
+        )
+        found = bytearray()
+        with stream:
+            for chunk in stream:
+                found += chunk
+                if len(found) > _TAIL_BYTES:
+                    return False
+        return bool(found) and cursor.ends_with(bytes(found).removesuffix(b"\n").rpartition(b"\n")[2])
+
     def so_far(self, pod: str, container: str) -> bytes:
         """The end of what a running container has said so far. Raises as `piece`."""
-        return self._last(pod, container, LogCursor(), lambda piece, _cursor: piece.ended)
+        cursor = LogCursor()
+        log = bytearray()
+        for _ in range(READS):
+            piece = self.piece(pod, container, cursor)
+            _extend(log, piece.text)
+            if piece.ended:
+                break
+        return bytes(log)
 
     def whole(self, pod: str, container: str) -> bytes | None:
         """The end of the log of a container that has ended; None if the kubelet has something else in its place.
@@ -161,35 +194,25 @@ class ContainerLogs:
         Raises as `piece`, and Unavailable if it was never found to be whole.
         """
         cursor = LogCursor()
-        confirmed = 0
-
-        def is_whole(piece: Piece, cursor: LogCursor) -> bool:
-            nonlocal confirmed
-            confirmed += piece.ended and not piece.text and cursor.has_caught_up
-            # A read that was cut before its first line looks like an empty log.
-            return confirmed > (0 if cursor.position else 1)
-
-        try:
-            log = self._last(pod, container, cursor, is_whole)
-        except Unavailable:
-            if cursor.strange and not cursor.position:
-                return None
-            raise
-        return (log + cursor.finish())[-LOG_BYTES:]
-
-    def _last(
-        self, pod: str, container: str, cursor: LogCursor, is_enough: Callable[[Piece, LogCursor], bool]
-    ) -> bytes:
         log = bytearray()
+        empty = 0
         tries = READS
         while tries:
             piece = self.piece(pod, container, cursor)
-            log += piece.text
-            del log[:-LOG_BYTES]
-            if is_enough(piece, cursor):
+            _extend(log, piece.text)
+            if piece.ended and self.is_whole(pod, container, cursor):
+                _extend(log, cursor.finish())
                 return bytes(log)
-            # A read that brought something is no failure, however long the log is.
-            tries -= 0 if piece.text and not piece.ended else 1
+            # A read that was cut before its first line looks like an empty log.
+            empty += piece.ended and not cursor.position
+            if empty == _EMPTY_READS:
+                return None if cursor.strange else b""
+            tries -= 0 if piece.text else 1
         raise Unavailable(
-            f"the log of pod {pod[:100]} in namespace {self._namespace} was cut short {READS} times; ask again"
+            f"the log of pod {pod[:100]} in namespace {self._namespace} is cut short again and again; ask again"
         )
+
+
+def _extend(log: bytearray, text: bytes) -> None:
+    log += text
+    del log[:-LOG_BYTES]

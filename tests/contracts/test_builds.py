@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from bridge.core.builds import BuildPhase, Ending, Outcome, judged
+from bridge.core.names import build_id
 from bridge.errors import Conflict, NotFound
 from tests.fakes import FakeBuilds, some_event
 from tests.local.building import a_spec, builds_in, seen, until, until_phase
@@ -63,10 +64,36 @@ exit "$(cat "$orders.code")"
         (self.state / "builds" / "r1" / build_id / "log").unlink()
 
 
-@pytest.fixture(params=["processes", "fake"])
+class OfBrigade:
+    """Builds in a cluster, Brigade and the kubelet played by hand."""
+
+    def __init__(self, builds, brigade):
+        self.builds = builds
+        self.brigade = brigade
+
+    def running(self, build_id, run="r1"):
+        self.brigade.start(build_id)
+        return seen(self.builds, build_id, run=run)
+
+    def ended(self, build_id, code, log=""):
+        self.brigade.end(build_id, code, *log.splitlines())
+        return seen(self.builds, build_id)
+
+    def sweep(self, build_id):
+        self.brigade.make_volume(build_id)
+        self.brigade.vacuum(build_id)
+
+    def lose_log(self, build_id):
+        self.brigade.collect(build_id)
+
+
+@pytest.fixture(params=["processes", "fake", pytest.param("brigade", marks=pytest.mark.timeout(3600))])
 def world(request, tmp_path):
     if request.param == "fake":
         yield OfTheFake()
+        return
+    if request.param == "brigade":
+        yield OfBrigade(*request.getfixturevalue("brigade_builds"))
         return
     world = OfProcesses(tmp_path / "state")
     yield world
@@ -145,13 +172,14 @@ def test_the_highest_number_is_of_its_epoch_and_step(builds):
 
 
 def test_what_is_left_of_a_build_keeps_its_number_used(world, builds):
-    builds.create(a_spec(number=2))
-    world.running("b1")
-    world.sweep("b1")
+    second = build_id(run="r1", epoch=1, step="test", number=2)
+    builds.create(a_spec(second, number=2))
+    world.running(second)
+    world.sweep(second)
     assert builds.find("r1") == []
     assert builds.highest("r1", epoch=1, step="test") == 2
     with pytest.raises(Conflict):
-        builds.create(a_spec(number=2))
+        builds.create(a_spec(second, number=2))
 
 
 @pytest.mark.parametrize(("code", "phase"), [(0, BuildPhase.SUCCEEDED), (4, BuildPhase.FAILED)])
