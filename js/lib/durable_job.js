@@ -74,7 +74,7 @@ class JobWork {
 
   async start (record) {
     const attempt = this.attempt(record.job)
-    const watch = this.store.watch(record)
+    const watch = this.store.watch(record, () => Boolean(attempt.jr && attempt.jr.pod))
     const running = runOf(attempt)
     this.remember(attempt)
     const done = await Promise.race([running, watch.lost.then(reason => ({ state: 'lost', reason }))])

@@ -20,7 +20,7 @@ const CANNOT_START = ['ErrImagePull', 'ImagePullBackOff', 'InvalidImageName']
 
 class KubernetesStore {
   /** `worker` is this process's own pod, `owner` its build's Secret: checkpoints go when their builds go. */
-  constructor (api, build, worker, owner) {
+  constructor (api, build, worker, owner, pollMs = POLL_MS) {
     this.api = api
     this.build = build
     this.project = build.project
@@ -28,7 +28,7 @@ class KubernetesStore {
     this.owner = owner && {
       apiVersion: 'v1', kind: 'Secret', name: owner.metadata.name, uid: owner.metadata.uid
     }
-    this.pollMs = POLL_MS
+    this.pollMs = pollMs
     this.dying = new Map()
   }
 
@@ -102,22 +102,23 @@ class KubernetesStore {
     for (;;) {
       const left = await this.api.get('pods', record.pod)
       if (left === null || left.metadata.uid !== pod.metadata.uid || this.isOverdue(left)) return
-      await pause(POLL_MS / 4)
+      await pause(this.pollMs / 4)
     }
   }
 
   /**
    * Brigade does not notice that a job's pod was deleted. The promise `lost` resolves, to the reason, when a pod that
-   * was there is not; `end()` ends the looking.
+   * was there is not; `end()` ends the looking. `sawIt()` says that somebody else has seen it there.
    */
-  watch (record) {
+  watch (record, sawIt) {
     let ended = false
     const looking = async resolve => {
       let wasThere = false
       while (!ended) {
-        await pause(POLL_MS)
+        await pause(this.pollMs)
         if (ended) return
         try {
+          wasThere = wasThere || sawIt()
           const { phase, reason } = await this.look(record)
           if (phase === 'absent' && wasThere) return resolve(reason)
           wasThere = wasThere || phase !== 'absent'

@@ -49,7 +49,8 @@ async function openInCluster (env, build) {
   const name = env.BRIGADE_BUILD_NAME || `brigade-worker-${build.build}`
   const pod = await api.get('pods', name)
   if (pod === null) throw new Error(`the worker's own pod ${name} is not in namespace ${api.namespace}`)
-  const store = new KubernetesStore(api, build, pod, await api.get('secrets', name))
+  const owner = await api.get('secrets', name)
+  const store = new KubernetesStore(api, build, pod, owner, Number(env.BRIGADE_DURABLE_POLL_MS) || undefined)
   return new Worker(build, pod.metadata.labels, scriptOf(env), store)
 }
 
