@@ -13,7 +13,7 @@ class MachineStore {
     this.folder = folder
     this.build = build
     this.holder = Object.assign({ build }, identityOf(process.pid))
-    this.pollMs = 200
+    this.pollMs = 100
     fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
   }
 

@@ -15,7 +15,7 @@ test('two workers that begin from a barrier call a function once, in each of 50 
   const body = `for (let round = 0; round < ${ROUNDS}; round += 1) {
       fs.writeFileSync(NOTES + '.' + round + '.' + process.env.BRIGADE_BUILD_ID, '')
       // Not a pause: both go on within the same millisecond or so.
-      while (['01build', '02build'].some(id => !fs.existsSync(NOTES + '.' + round + '.' + id))) { /* spin */ }
+      while (['01build', '02build'].some(id => !fs.existsSync(NOTES + '.' + round + '.' + id))) await new Promise(setImmediate)
       await checkpoint('round ' + round, () => { note(String(round)) })
     }`
   const workers = ['01build', '02build'].map(id => start(dir, body, machine(dir, { BRIGADE_BUILD_ID: id })))

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import urllib3
@@ -69,7 +69,7 @@ class Pods:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> "Pods":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -439,10 +439,20 @@ def test_an_event_is_emitted_once_as_a_build_that_brigade_takes(world):
     assert made["metadata"]["labels"] == wanted
     told = {field: base64.b64decode(value).decode() for field, value in made["data"].items()}
     assert told == {
-        **{"build_id": made["metadata"]["name"], "build_name": made["metadata"]["name"], "project_id": PROJECT},
-        **{"event_type": "deploy", "event_provider": "github", "payload": '{"to":"production"}'},
-        **{"commit_id": "c0ffee", "commit_ref": "refs/heads/main", "clone_url": "", "log_level": "log"},
-        **{"short_title": "", "long_title": "", "script": "", "config": ""},
+        "build_id": made["metadata"]["name"],
+        "build_name": made["metadata"]["name"],
+        "project_id": PROJECT,
+        "event_type": "deploy",
+        "event_provider": "github",
+        "payload": '{"to":"production"}',
+        "commit_id": "c0ffee",
+        "commit_ref": "refs/heads/main",
+        "clone_url": "",
+        "log_level": "log",
+        "short_title": "",
+        "long_title": "",
+        "script": "",
+        "config": "",
     }
 
 
@@ -516,7 +526,7 @@ class Flaky:
                 self.end_headers()
                 self.wfile.write(data)
 
-            do_GET = do_POST = do_PUT = do_DELETE = _serve
+            do_GET = do_POST = do_PUT = do_DELETE = _serve  # noqa: N815 - the names that http.server calls
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         certificate = control_plane.folder / "certificates" / "apiserver"
@@ -528,7 +538,7 @@ class Flaky:
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
         )
 
-    def __enter__(self) -> "Flaky":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
