@@ -1,6 +1,9 @@
 """The project's own files: locks that fit pyproject.toml and name no host, layers that are written down."""
 
 import re
+import subprocess
+import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -67,3 +70,17 @@ def test_no_make_target_is_without_a_line_of_help():
 
 def test_the_worker_of_javascript_is_part_of_the_distribution():
     assert list((ROOT / "bridge/local/worker").glob("*.js"))
+
+
+def test_tests_are_named_alike_in_every_process():
+    """pytest-xdist needs it: no name may hold a time, a random number or an address."""
+
+    def collected() -> list[str]:
+        argv = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
+        ended = subprocess.run(argv, cwd=ROOT, text=True, capture_output=True, timeout=280, check=False)
+        assert ended.returncode == 0, ended.stdout[-2000:]
+        return ended.stdout.splitlines()[:-1]
+
+    first = collected()
+    time.sleep(1.1)  # what is made of the time differs by now
+    assert collected() == first
