@@ -231,9 +231,10 @@ class SecretRuns:
             secret = self._api.get(SECRETS, self._namespace, run_id, metadata_only=True)
         except NotFound:
             raise self._not_found(run_id) from None
-        # Metadata says no type.
-        if _mapping(secret, "labels").get(RUN_LABEL) != label_value(run_id) or not _annotation(secret, "digest"):
-            raise self._not_ours(run_id)
+        labels = _mapping(secret, "labels")
+        if labels.get(RUN_LABEL) != label_value(run_id) or not _annotation(secret, "digest"):
+            # Metadata says no type. If it is a record all the same, somebody damaged it.
+            self._whole(run_id)
         return secret
 
     def _listed(self, wanted: RunFilter) -> Sequence[Run]:

@@ -17,6 +17,7 @@ from bridge.cluster.api import (
     AskLater,
     Gone,
     Refused,
+    Resource,
     TooMuch,
     Unauthorized,
 )
@@ -180,6 +181,29 @@ def test_an_invalid_object_is_refused_without_repeating_what_is_in_it(api, names
     assert "hunter2" not in str(caught.value)
     with pytest.raises(Refused, match=r"metadata.name"):
         api.create(SECRETS, namespace, secret("Not A Name"))
+
+
+def test_below_an_object_and_beside_all_namespaces_things_are_made_too(api, namespace):
+    accounts = Resource("serviceaccounts", "ServiceAccount")
+    reviews = Resource("tokenreviews", "TokenReview", "authentication.k8s.io")
+    made = api.create(accounts, namespace, {"spec": {}}, subresource_of=("default", "token"))
+    answered = api.create(reviews, "", {"spec": {"token": made["status"]["token"]}})
+    assert answered["status"]["user"]["username"] == f"system:serviceaccount:{namespace}:default"
+
+
+def test_a_dry_run_makes_nothing(api, namespace):
+    api.create(SECRETS, namespace, secret("one"), query={"dryRun": "All"})
+    with pytest.raises(NotFound):
+        api.get(SECRETS, namespace, "one")
+
+
+def test_another_patience_shares_the_connections(server):
+    server.will(lambda client: client.recv(1))
+    patient = server.api()
+    with pytest.raises(AskLater, match="did not answer in time"):
+        patient.within(0.2).get(SECRETS, "ns", "one")
+    server.will(answer(200, secret("one")))
+    assert patient.get(SECRETS, "ns", "one") == secret("one")
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a?b", "A", "x" * 254, "%2e%2e"])

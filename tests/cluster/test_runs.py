@@ -151,6 +151,18 @@ def test_a_record_that_was_mended_or_removed_is_damaged_no_more(runs, api, names
     assert runs.damaged() == []
 
 
+def test_a_record_without_its_annotations_is_damaged_and_can_be_forgotten(runs, api, namespace):
+    runs.create(some_run("r1"), b"{}")
+    found = api.get(SECRETS, namespace, "r1")["metadata"]
+    wiped = dict.fromkeys(found["annotations"]) | {"a": "b"}
+    api.patch(SECRETS, namespace, "r1", {"metadata": {"annotations": wiped, "labels": {f"{PREFIX}run": None}}})
+    with pytest.raises(Misconfigured, match="run r1: the record is damaged"):
+        runs.change("r1", lambda run: run)
+    runs.forget("r1")
+    with pytest.raises(NotFound):
+        runs.read("r1")
+
+
 def test_a_label_that_is_nonsense_is_damage_too(runs, api, namespace):
     runs.create(some_run("bad"), b"{}")
     api.patch(SECRETS, namespace, "bad", {"metadata": {"labels": {f"{PREFIX}phase": "dancing"}}})
