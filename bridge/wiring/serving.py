@@ -23,7 +23,7 @@ from bridge.errors import BadSettings, BridgeError, Misconfigured
 from bridge.flows.controlling import Controlling
 from bridge.flows.reconciling import Reconciling
 from bridge.local.board import Board
-from bridge.local.containers import working_engine
+from bridge.local.containers import ENGINES, working_engine
 from bridge.local.engine import LocalEngine
 from bridge.local.node import find_node
 from bridge.local.processes import dies_with_parent
@@ -69,10 +69,13 @@ def prepare(settings: Settings) -> list[str]:
 
 
 def with_commands(settings: Settings) -> Settings:
-    """The settings with Node and the container engine found once, so that no step has to look for them again."""
+    """The settings with Node and the container engine found once, so that no step has to look for them again.
+
+    Raises Misconfigured if one of them is not there or does not work, also one that was named.
+    """
     engine = settings.container_command
-    if settings.jobs == "container" and not engine:
-        (engine,) = working_engine()
+    if settings.jobs == "container":
+        (engine,) = working_engine((engine,) if engine else ENGINES)
     return settings.model_copy(update={"node": find_node(settings.node), "container_command": engine})
 
 

@@ -12,7 +12,10 @@ import urllib3
 
 from bridge.demonstrating.fake_github import FakeGitHub
 from bridge.demonstrating.servers import Server
+from bridge.errors import Misconfigured
 from bridge.sending import send
+from bridge.settings import Settings
+from bridge.wiring.serving import with_commands
 
 SECRET = "not-really-a-secret"
 TOKEN = "a-token-for-tests"
@@ -197,3 +200,19 @@ def test_a_second_one_on_the_same_state_is_refused(world):
     with pytest.raises(Unavailable):
         second.start()
     assert "another `bridgectl local` serves" in (world.folder.parent / "second.log").read_text()
+
+
+def test_a_container_engine_that_was_named_and_does_not_work_is_refused_before_anything_starts(tmp_path):
+    engine = tmp_path / "engine"
+    engine.write_text("#!/bin/sh\necho 'cannot reach its daemon' >&2\nexit 1\n")
+    engine.chmod(0o755)
+    with pytest.raises(Misconfigured, match="cannot reach its daemon.*--jobs=host"):
+        with_commands(Settings(projects_dir=tmp_path, container_command=str(engine)))
+
+
+def test_a_container_engine_that_was_named_and_works_is_taken(tmp_path):
+    engine = tmp_path / "engine"
+    engine.write_text("#!/bin/sh\nexit 0\n")
+    engine.chmod(0o755)
+    taken = with_commands(Settings(projects_dir=tmp_path, container_command=str(engine)))
+    assert taken.container_command == str(engine)
