@@ -206,7 +206,7 @@ def test_a_container_engine_that_was_named_and_does_not_work_is_refused_before_a
     engine = tmp_path / "engine"
     engine.write_text("#!/bin/sh\necho 'cannot reach its daemon' >&2\nexit 1\n")
     engine.chmod(0o755)
-    with pytest.raises(Misconfigured, match="cannot reach its daemon.*--jobs=host"):
+    with pytest.raises(Misconfigured, match=r"cannot reach its daemon.*--jobs=host"):
         with_commands(Settings(projects_dir=tmp_path, container_command=str(engine)))
 
 
