@@ -1,7 +1,7 @@
 """What happens to a run, what it then looks like, and what holds of every run whatever was killed."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -44,13 +44,17 @@ def played(
     scenarios: list[Scenario],
     *,
     crash_at: str = "",
+    spared: Iterable[str] = (),
     meanwhile: Callable[[World], None] = lambda _world: None,
 ) -> World:
     """A world in `folder` in which all of these have happened together, and ended as they should."""
     with FakeGitHub(tokens=[TOKEN]) as github:
         # One post that has to be put off.
         github.fail_next(1, 502)
-        with World(folder, github, crash_at=crash_at) as world, ThreadPoolExecutor(len(scenarios) + 1) as pool:
+        with (
+            World(folder, github, crash_at=crash_at, spared=spared) as world,
+            ThreadPoolExecutor(len(scenarios) + 1) as pool,
+        ):
             done = [pool.submit(meanwhile, world), *(pool.submit(play, world, one) for one in scenarios)]
             for one in done:
                 one.result()
@@ -64,20 +68,21 @@ def play(world: World, scenario: Scenario) -> None:
         runs = world.deliver(scenario.name)
     else:
         runs = {pipeline: world.deliver_simple(scenario.name) for pipeline in scenario.ends}
-    assert runs == {
-        pipeline: run_id(
-            project=PROJECT,
-            provider=scenario.provider,
-            pipeline=pipeline,
-            delivery=f"delivery-{scenario.name}" if scenario.provider == "github" else scenario.name,
-        )
-        for pipeline in scenario.ends
-    }
+    assert runs == runs_of(scenario)
     scenario.play(world, scenario.name, runs)
     for pipeline, run in runs.items():
         _judge(world, scenario, pipeline, run)
         if scenario.forgotten:
             _forget(world, run)
+
+
+def runs_of(scenario: Scenario) -> dict[str, str]:
+    """The ids of its runs by pipeline."""
+    delivery = f"delivery-{scenario.name}"
+    return {
+        pipeline: run_id(project=PROJECT, provider=scenario.provider, pipeline=pipeline, delivery=delivery)
+        for pipeline in scenario.ends
+    }
 
 
 def judge_all(world: World, scenarios: list[Scenario]) -> None:

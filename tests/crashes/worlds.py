@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
@@ -19,7 +19,7 @@ import urllib3
 
 from bridge.core.executions import Execution
 from bridge.core.names import project_id, workflow_name
-from bridge.errors import Unavailable
+from bridge.errors import NotFound, Unavailable
 from bridge.local import processes
 from bridge.local.folders import BuildFolder
 from bridge.sending import send
@@ -43,17 +43,16 @@ class World:
         folder: for all of it.
         github: a FakeGitHub.
         crash_at: as in CRASH_AT; empty: nothing dies by itself.
+        spared: the places at which nobody dies.
 
     """
 
-    def __init__(self, folder: Path, github, *, crash_at: str = ""):
+    def __init__(self, folder: Path, github, *, crash_at: str = "", spared: Iterable[str] = ()):
         self.folder = folder
         self.ground = folder / "ground"
         self.state = folder / "state"
         self.crashes = folder / "crashes"
         self.github = github
-        self.kills = 0
-        """How often `kill` was called."""
         self.delivered: dict[str, list[str]] = {}
         """The runs of each branch, and of each simple event."""
         self._trouble = ""
@@ -61,6 +60,7 @@ class World:
         self._process: subprocess.Popen | None = None
         self._starts = 0
         self._make()
+        dying.spare(self.crashes, spared)
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {
@@ -94,12 +94,21 @@ class World:
         """As the server has them."""
         return load(projects_dir=self.folder / "projects", state_dir=self.state, jobs="host")
 
-    def kill(self) -> None:
-        """SIGKILL for the server, whatever it is doing; it is started again, unless the world ends."""
+    def kill(self) -> bool:
+        """SIGKILL for the server, whatever it is doing; False if it was dead. It is started again, unless the
+        world ends."""
         process = self._process
-        if process is not None and process.poll() is None:
-            self.kills += 1
-            process.kill()
+        if process is None or process.poll() is not None:
+            return False
+        process.kill()
+        process.wait()
+        return True
+
+    def changes(self, run: str) -> int:
+        """How often a run's record was written so far."""
+        with suppress(NotFound):
+            return int(local_ports(self.settings()).runs.read(run).version)
+        return 0
 
     def deliver(self, branch: str) -> dict[str, str]:
         """A push to `branch`, sent as often as a person would: until it is taken. Answers the runs by pipeline."""
@@ -134,7 +143,9 @@ class World:
         path = f"/simpleevents/v1/{project_id(PROJECT)}/{GENERIC}"
 
         def taken():
-            found = self._request("POST", path, {"commit": f"commit-of-{name}"}, {"Idempotency-Key": name})
+            found = self._request(
+                "POST", path, {"commit": f"commit-of-{name}"}, {"Idempotency-Key": f"delivery-{name}"}
+            )
             assert found is None or found.status in {202, 503}, (found.status, found.data)
             return found if found is not None and found.status == 202 else None
 
