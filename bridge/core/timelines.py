@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bridge.core import names
-from bridge.core.builds import Build, BuildPhase, Ending, Outcome
+from bridge.core.builds import Build, BuildPhase, Ending
 from bridge.core.reports import cut
 from bridge.core.runs import Act, Attempt, Kind, Phase, Run
 from bridge.core.verdicts import Verdict
@@ -106,8 +106,7 @@ def _of_attempt(run: Run, attempt: Attempt) -> list[tuple[float, Moment]]:
         workflow = names.workflow_name(run.id, n)
         found.append((attempt.submitted, Moment(attempt.submitted, f"attempt {n} submitted as {workflow}")))
     if attempt.ended is not None:
-        reason = f": {attempt.reason}" if attempt.reason else ""
-        what = cut(f"attempt {n} ended: {attempt.verdict}{reason}", LINE_CHARACTERS)
+        what = cut(f"attempt {n} ended: {_how(str(attempt.verdict), attempt.reason)}", LINE_CHARACTERS)
         found.append((attempt.ended, Moment(attempt.ended, what)))
     return found
 
@@ -130,7 +129,7 @@ def _of_build(build: Build) -> list[tuple[float, Moment]]:
     if build.started is not None:
         found.append((build.started, Moment(build.started, f"{name} started")))
     if build.outcome is not None:
-        what = cut(f"{name} ended: {_how(build.outcome)}", LINE_CHARACTERS)
+        what = cut(f"{name} ended: {_how(_words(build.outcome.ending), build.outcome.reason)}", LINE_CHARACTERS)
         found.append((build.outcome.ended, Moment(build.outcome.ended, what)))
     elif build.given_up:
         # A tombstone has no time of its own; what it is of is known, so it stands at the end of that.
@@ -139,9 +138,9 @@ def _of_build(build: Build) -> list[tuple[float, Moment]]:
     return found
 
 
-def _how(outcome: Outcome) -> str:
-    ending, reason = _words(outcome.ending), outcome.reason
-    if reason.startswith(f"{ending}:"):
+def _how(ending: str, reason: str) -> str:
+    """`failed: exit code 1`, but not `lost: lost: …`, since many a reason begins with the ending."""
+    if reason.startswith(ending):
         return reason
     return f"{ending}: {reason}" if reason else ending
 

@@ -118,9 +118,11 @@ def test_a_build_that_was_given_up_says_so_before_its_end_is_written_down():
     assert "step test build 1 given up: lost: not started" in told(going_run(), [lost])
 
 
-def test_the_end_of_a_build_is_said_once_where_its_reason_says_it_too():
-    lost = build(ending=Ending.LOST, reason="lost: its worker is gone")
-    assert "step test build 1 ended: lost: its worker is gone" in told(going_run(), [lost])
+@pytest.mark.parametrize(
+    ("ending", "reason"), [(Ending.LOST, "lost: its worker is gone"), (Ending.TIMED_OUT, "timed out after 8 s")]
+)
+def test_how_a_build_ended_is_said_once_where_its_reason_says_it_too(ending, reason):
+    assert f"step test build 1 ended: {reason}" in told(going_run(), [build(ending=ending, reason=reason)])
 
 
 def test_a_reason_of_many_lines_becomes_one_of_bounded_length():
