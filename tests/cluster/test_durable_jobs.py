@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import pytest
 import urllib3
+import yaml
 
 from tests.cluster.client import ApiError, Client, path
 from tests.cluster.kubelet import FakeKubelet, set_phase
@@ -34,12 +35,7 @@ LABELS = {
     "bridge.brigade.sh/epoch": "1",
     "bridge.brigade.sh/step": "test",
 }
-DURABLE_RULES = [
-    {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "update"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "delete"]},
-    {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-]
-"""What js/README.md says that the package needs."""
+DURABLE_RULES = next(yaml.safe_load_all((PACKAGE / "rbac.yaml").read_text()))["rules"]
 WORKER_RULES = [{"apiGroups": [""], "resources": ["pods", "secrets"], "verbs": ["create"]}]
 """What the worker itself needs to make a job."""
 SCRIPT = """
