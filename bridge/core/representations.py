@@ -48,6 +48,7 @@ def run_details(run: Run, builds: Sequence[Build], *, url: str = "") -> Json:
     now = what_now(run, builds)
     return {
         **run_summary(run, url=url),
+        "title": run.event.long_title or run.event.short_title,
         "attempts": [_attempt(run, attempt) for attempt in run.state.attempts],
         "steps": [_step(run, step, builds) for step in step_names(run, builds)],
         "exit_builds": [_build(build) for build in builds if names.is_exit_step(build.step)],

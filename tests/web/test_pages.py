@@ -27,7 +27,13 @@ class Tags(HTMLParser):
 def a_hostile_world():
     world = a_world()
     event = some_event(
-        short_title=HOSTILE, sender=HOSTILE, branch=HOSTILE, type=HOSTILE, delivery=HOSTILE, project=HOSTILE
+        short_title=HOSTILE,
+        long_title=HOSTILE,
+        sender=HOSTILE,
+        branch=HOSTILE,
+        type=HOSTILE,
+        delivery=HOSTILE,
+        project=HOSTILE,
     )
     run = a_running("push-r1", event=event, reason=HOSTILE, context=HOSTILE)
     report = Report(HOSTILE, "pending", HOSTILE, 1)
@@ -79,6 +85,8 @@ def test_whatever_strangers_wrote_is_shown_as_text(path):
         "code",
         "span",
         "time",
+        "details",
+        "summary",
     }
     for tag, attributes in Tags(answer.text).found:
         assert tag in allowed
@@ -121,6 +129,26 @@ def test_the_tail_of_a_failed_build_is_shown_without_colours():
     broken = world.builds.break_down(a_build(world))
     world.builds.record(broken, Outcome(Ending.FAILED, "code 1", 1.0, tail="\x1b[31mbroken\x1b[0m\n"))
     assert ">broken</pre>" in world.client.get("/runs/push-r1").text
+
+
+def test_the_log_of_what_succeeded_is_folded_and_that_of_what_failed_is_not():
+    world = a_world()
+    world.runs.add(a_running())
+    for step, ending in (("build", Ending.SUCCEEDED), ("test", Ending.FAILED)):
+        ended = world.builds.break_down(a_build(world, step=step))
+        world.builds.record(ended, Outcome(ending, "", 1.0, tail=f"log of {step}"))
+    details = [
+        attributes for tag, attributes in Tags(world.client.get("/runs/push-r1").text).found if tag == "details"
+    ]
+    assert details == [{}, {"open": None}]
+
+
+def test_a_run_is_headed_by_the_whole_title_and_a_list_shows_the_short_one():
+    world = a_world()
+    world.runs.add(a_running(event=some_event(short_title="PR #7", long_title="PR #7: Widgets turn")))
+    assert "<p>PR #7: Widgets turn</p>" in world.client.get("/runs/push-r1").text
+    assert world.client.get("/api/v1/runs/push-r1").json["title"] == "PR #7: Widgets turn"
+    assert "Widgets turn" not in world.client.get("/").text
 
 
 def test_a_long_log_is_shown_by_its_last_lines():
