@@ -15,10 +15,12 @@ help: ## list the targets
 demo: .venv/.ok ## the main job on this machine: webhooks become runs that always end in a status
 	@$(V)/bridgectl demo
 
-test: .venv/.ok ## every test that a clone can run
+test: .venv/.ok ## every test that a clone can run, but for those of the cluster's adapters
+	$(PYTEST) -n $(WORKERS) -m "not cluster" tests
+
+test-cluster: .venv/.ok ## the tests of the cluster's adapters, on a real API server (built once, 5 minutes)
 	@$(V)/python -m tests.cluster build >/dev/null
-	$(PYTEST) -n $(WORKERS) -m "not alone" tests
-	$(PYTEST) -m alone tests
+	$(PYTEST) -n $(WORKERS) -m cluster tests
 
 test-js: .venv/.ok ## the tests of the JavaScript worker alone
 	$(PYTEST) tests/local/test_worker_js.py
@@ -67,5 +69,5 @@ clean: ## remove what was built and cached here
 	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@
 
-.PHONY: help demo test test-js cluster-up cluster-down check format render lock bootstrap clean
+.PHONY: help demo test test-cluster test-js cluster-up cluster-down check format render lock bootstrap clean
 .DEFAULT_GOAL := help

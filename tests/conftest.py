@@ -1,6 +1,7 @@
 """Rules for all tests: in CI a skip that is not excused is a failure."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,20 @@ settings.load_profile("bridge")
 
 EXCUSED = "not needed here: "
 """How the reason of a skip begins that is no loss (a folder beside the clone that only some machines have)."""
+
+
+HERE = Path(__file__).parent
+REAL_API_SERVER = {"secrets", "argo", "brigade"}
+"""Parameters of tests/contracts that stand for the adapters of a cluster."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what needs the control plane of tests/cluster, which takes minutes to build."""
+    for item in items:
+        ids = set(item.callspec.id.split("-")) if hasattr(item, "callspec") else set()
+        of_contract = HERE / "contracts" in item.path.parents and ids & REAL_API_SERVER
+        if HERE / "cluster" in item.path.parents or of_contract:
+            item.add_marker(pytest.mark.cluster)
 
 
 @pytest.hookimpl(wrapper=True)
