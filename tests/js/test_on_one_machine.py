@@ -48,7 +48,9 @@ def test_after_sigkill_of_the_worker_two_jobs_are_skipped_one_is_launched_again_
     folder = BuildFolder(tmp_path / "state" / "builds" / "r1" / "b1")
     worker = until(folder.worker, what="the worker's process")
     os.kill(worker.pid, signal.SIGKILL)
-    until(lambda: seen(world, "b1").phase in {BuildPhase.FAILED, BuildPhase.GONE}, what="the end of the first build")
+    until(
+        lambda: seen(world, "b1").phase in {BuildPhase.FAILED, BuildPhase.GONE}, what="the end of the first build"
+    )
 
     world.create(a_spec("b2", number=2))
     until(lambda: started(tmp_path) == ["one", "two", "three", "three"], what="the third job again")
