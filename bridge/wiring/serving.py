@@ -46,7 +46,7 @@ def prepare(settings: Settings) -> list[str]:
     """
     known = FolderProjects(settings.projects)
     projects = known.all()
-    broken = [f"{path}: {reason}" for path, reason in known.broken()]
+    broken = [reason for _path, reason in known.broken()]
     if not projects:
         raise Misconfigured(
             "; ".join(broken)
@@ -65,7 +65,13 @@ def prepare(settings: Settings) -> list[str]:
         if stale.name not in rendered:
             stale.unlink()
     usable = [f"project {project.name} ({project_id(project.name)})" for project in projects]
-    return [*usable, *(f"left out: {line}" for line in broken)]
+    idle = [
+        f"{project.name} has no pipelines/ and does not say `defaultPipeline: true`: only pipelines of others "
+        "that name it will run"
+        for project in projects
+        if not project.default_pipeline and not (Path(project.folder) / "pipelines").is_dir()
+    ]
+    return [*usable, *idle, *(f"left out: {line}" for line in broken)]
 
 
 def with_commands(settings: Settings) -> Settings:
