@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import pytest
 from bridge.core.builds import BuildPhase
 from bridge.local.builds import ProcessBuilds
 from bridge.local.folders import BuildFolder
+from bridge.local.projects import FolderProjects
 from tests.fakes import FakeProjects
-from tests.js.nodes import PACKAGE, runner
+from tests.js.nodes import PACKAGE, ROOT, runner
 from tests.local.building import PROJECT, WallClock, a_spec, seen, until
 
 SCRIPT = """
@@ -84,6 +87,23 @@ def test_a_rerun_of_the_step_runs_everything_again(world, tmp_path):
     world.create(a_spec("b2", epoch=2, attempt=2))
     until(lambda: seen(world, "b2").phase is BuildPhase.SUCCEEDED, what="the build of the rerun")
     assert started(tmp_path) == ["one", "two", "three", "four"] * 2
+
+
+def test_the_example_is_a_project_with_a_pipeline(tmp_path):
+    projects = FolderProjects(ROOT / "examples")
+    assert projects.broken() == []
+    assert projects.read("acme/gadgets").script == "brigade.js"
+    command = [
+        sys.executable,
+        "-m",
+        "bridge.cli",
+        "render",
+        str(ROOT / "examples/durable/pipelines"),
+        "-o",
+        str(tmp_path),
+    ]
+    subprocess.run(command, check=True, timeout=60, cwd=ROOT)
+    assert [file.name for file in tmp_path.iterdir()] == ["gadgets.yaml"]
 
 
 def started(folder: Path) -> list[str]:
