@@ -22,8 +22,8 @@ test-cluster: .venv/.ok ## the tests of the cluster's adapters, on a real API se
 	@$(V)/python -m tests.cluster build >/dev/null
 	$(PYTEST) -n $(WORKERS) -m cluster tests
 
-test-js: .venv/.ok ## the tests of the JavaScript worker alone
-	$(PYTEST) tests/local/test_worker_js.py
+test-js: .venv/.ok ## the tests of the JavaScript: the worker of one machine, and the package js/
+	$(PYTEST) tests/local/test_worker_js.py tests/js
 
 check: .venv/.ok ## format, lint, types, layers
 	$(V)/ruff format --check .
@@ -55,7 +55,7 @@ lock: .venv/.ok ## resolve the locks again (UP=--upgrade takes newer versions)
 bootstrap: .venv/.ok ## build .venv from the locks, and nothing else
 
 clean: ## remove what was built and cached here
-	rm -rf .venv build dist .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis node_modules tests/octokit/node_modules
+	rm -rf .venv build dist .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis examples/deliveries/node_modules js/test/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ok: requirements-dev.lock requirements-uv.lock requirements-node.lock pyproject.toml
