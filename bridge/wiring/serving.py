@@ -133,7 +133,7 @@ def local_flow(settings: Settings, url: str) -> tuple[LocalEngine, Reconciling]:
 
 
 def _log_as_json(level: str) -> None:
-    """Engine and controller log as the gateway does, in lines on which foreign text cannot look like another line."""
+    """Let engine and controller log as the gateway does: lines that foreign text cannot look like."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
