@@ -376,15 +376,17 @@ class ProcessBuilds:
         if claim and claim.supervisor:
             processes.end([claim.supervisor], grace_seconds=self._grace_seconds + _BEYOND_GRACE_SECONDS)
         # Its jobs end by themselves when their worker is gone; this is for what did not.
-        if orders and (folder.path / "jobs").is_dir():
-            engine = Orders.from_dict(orders).engine
-            if engine:
-                containers.remove_containers(engine, folder.path.name)
-        for _ in range(_LOOKS):
+        engine = Orders.from_dict(orders).engine if orders and (folder.path / "jobs").is_dir() else ()
+        if engine:
+            containers.remove_containers(engine, folder.path.name)
+        for look in range(_LOOKS):
             left = _left_of(folder)
             if claim and claim.supervisor and processes.is_alive(claim.supervisor):
                 left.append(claim.supervisor)
             if not left:
+                if engine and look:
+                    # A client that was killed may have started its container before it died.
+                    containers.remove_containers(engine, folder.path.name)
                 return
             processes.kill(left)
             processes.wait_until_gone(left, seconds=1.0)

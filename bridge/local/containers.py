@@ -41,6 +41,9 @@ def remove_containers(command: Sequence[str], build_id: str) -> int:
     """
     listed = _asked([*command, "ps", "--all", "--quiet", "--filter", f"label=build={build_id}"])
     found = _ID_LINE.findall(listed)
+    for container in found:
+        # Podman's `rm` forgets one that somebody else has begun to stop, and lets it run if that one is killed.
+        _run([*command, "kill", container])
     if found:
         _asked([*command, "rm", "--force", *found])
     return len(found)
@@ -59,6 +62,13 @@ def _complaint(command: str, timeout_seconds: float) -> str | None:
 
 
 def _asked(argv: Sequence[str]) -> str:
+    ended = _run(argv)
+    if ended.code != 0 and "no such container" not in ended.output.lower():
+        raise Unavailable(f"{argv[0]} did not remove a build's containers: {_last_line(ended.output)}")
+    return ended.output
+
+
+def _run(argv: Sequence[str]) -> processes.Ended:
     try:
         ended = processes.run(argv, timeout_seconds=_REMOVAL_SECONDS)
     except OSError as error:
@@ -67,9 +77,7 @@ def _asked(argv: Sequence[str]) -> str:
         raise Unavailable(
             f"{argv[0]} did not remove a build's containers within {_REMOVAL_SECONDS:g} s: is it stuck?"
         )
-    if ended.code != 0 and "no such container" not in ended.output.lower():
-        raise Unavailable(f"{argv[0]} did not remove a build's containers: {_last_line(ended.output)}")
-    return ended.output
+    return ended
 
 
 def _last_line(text: str) -> str:

@@ -229,11 +229,18 @@ def _ended(worker: "subprocess.Popen[bytes]", folder: BuildFolder) -> int:
 
 def _clear(folder: BuildFolder, orders: Orders) -> None:
     """End what the worker left behind, as the end of its pod would."""
-    if orders.engine and folder.job_files():
+    has_jobs = bool(orders.engine and folder.job_files())
+    if has_jobs:
         # First: what watches over a container removes it, and is ended below.
         with suppress(BridgeError):
             containers.remove_containers(orders.engine, folder.path.name)
-    processes.kill(processes.marked(folder.marks))
+    left = processes.marked(folder.marks)
+    processes.kill(left)
+    if has_jobs and left:
+        # A client that was just killed may have started its container meanwhile.
+        processes.wait_until_gone(left, seconds=1.0)
+        with suppress(BridgeError):
+            containers.remove_containers(orders.engine, folder.path.name)
 
 
 def _write_result(folder: BuildFolder, result: Result, log: int) -> None:

@@ -53,8 +53,14 @@ def test_containers_are_removed_by_their_builds_label(engine, tmp_path):
     assert remove_containers(("box",), "b1") == 1
     assert asked.read_text().splitlines() == [
         "ps --all --quiet --filter label=build=b1",
+        "kill 0123456789ab",
         "rm --force 0123456789ab",
     ]
+
+
+def test_a_container_that_cannot_be_killed_since_it_has_ended_is_removed(engine):
+    engine("box", '[ "$1" = ps ] && echo 0123456789ab; [ "$1" != kill ]')
+    assert remove_containers(("box",), "b1") == 1
 
 
 def test_no_containers_is_nothing_to_remove(engine, tmp_path):

@@ -183,6 +183,7 @@ def test_containers_that_a_worker_left_are_removed(state, tmp_path):
     assert seen(builds).phase is BuildPhase.SUCCEEDED
     assert (tmp_path / "asked").read_text().splitlines() == [
         "ps --all --quiet --filter label=build=b1",
+        "kill 0123456789ab",
         "rm --force 0123456789ab",
     ]
 

@@ -1,5 +1,5 @@
 'use strict'
-// A stand-in for docker: node engine.js NOTES run … | rm -f NAME. See engine() in harness.js.
+// A stand-in for docker: node engine.js NOTES run … | kill NAME | rm -f NAME. See engine() in harness.js.
 
 const fs = require('fs')
 const path = require('path')
@@ -9,10 +9,16 @@ const [notes, ...argv] = process.argv.slice(2)
 const values = flag => argv.filter((_, at) => argv[at - 1] === flag)
 fs.appendFileSync(path.join(notes, 'calls'), JSON.stringify({ argv }) + '\n')
 
-function remove (name) {
+function end (name) {
   const file = path.join(notes, `${name}.pid`)
   if (!fs.existsSync(file)) process.exit(1)
   try { process.kill(-Number(fs.readFileSync(file, 'utf8')), 'SIGKILL') } catch (error) {}
+}
+
+/** As podman 4.3 at its worst, where another `rm` had begun to stop the container: it forgets it and lets it run. */
+function remove (name) {
+  const file = path.join(notes, `${name}.pid`)
+  if (!fs.existsSync(file)) process.exit(1)
   fs.unlinkSync(file)
 }
 
@@ -43,5 +49,6 @@ function run () {
   })
 }
 
-if (argv[0] === 'rm') remove(argv[argv.length - 1])
+if (argv[0] === 'kill') end(argv[1])
+else if (argv[0] === 'rm') remove(argv[argv.length - 1])
 else run()

@@ -8,7 +8,6 @@ const { spawn } = require('child_process')
 const { folderFor } = require('./shared_folders')
 const { shellWords, spawnOnLifeline } = require('./lifeline')
 
-const STOP_SECONDS = 2
 // How long a daemon may take to remove a container before the worker stops waiting for it.
 const REMOVE_GRACE_MS = 60000
 const ENGINE_FAILED = 125
@@ -64,7 +63,7 @@ function prepare (run) {
 /** The arguments of the engine for this job. Values of variables are not among them: others can see them. */
 function argumentsOf (run) {
   const { job, build } = run
-  const argv = ['run', '--rm', '--init', '--name', run.podName, '--stop-timeout', String(STOP_SECONDS)]
+  const argv = ['run', '--rm', '--init', '--name', run.podName, '--stop-timeout', '0']
   for (const [name, value] of Object.entries(labelsOf(run))) argv.push('--label', `${name}=${value}`)
   for (const name of Object.keys(run.env)) {
     argv.push('--env', isShown(name) ? `${name}=${run.env[name]}` : name)
@@ -147,10 +146,10 @@ function limitsOf (job) {
 
 function start (run) {
   const { command } = run.build.container
-  const remove = command.concat(['rm', '-f', run.podName])
+  const removal = removalOf(command, run.podName)
   const child = spawnOnLifeline(command.concat(argumentsOf(run)), {
     // The client first: one that is still pulling would start the container after its removal.
-    whenLost: `kill -KILL $$; ${shellWords(remove)}`,
+    whenLost: `kill -KILL $$; ${removal.map(shellWords).join('; ')}`,
     cwd: run.build.dir,
     env: Object.assign({}, process.env, clientEnvironment(run.env))
   })
@@ -163,10 +162,16 @@ function start (run) {
   child.stop = async () => {
     // Not its group: the watcher is needed until the container is gone.
     child.kill('SIGKILL')
-    await quietly(remove)
+    for (const argv of removal) await quietly(argv)
   }
   return child
 }
+
+/**
+ * The commands that end and remove a container. `rm -f` alone does not do: podman's first marks the container as
+ * stopping, and if it is killed before it has stopped it, the next `rm -f` forgets the container and lets it run.
+ */
+function removalOf (command, name) { return [command.concat(['kill', name]), command.concat(['rm', '-f', name])] }
 
 function clientEnvironment (env) {
   const hidden = Object.entries(env).filter(([name]) => !isShown(name))
