@@ -124,7 +124,8 @@ def main(patience_seconds: float = PATIENCE_SECONDS) -> int:
         with _stage(folder, console, patience_seconds) as stage:
             _play(stage)
     except (NotAsPromised, BridgeError) as error:
-        console.print(Text(f"NOT AS PROMISED: {error}", style="bold red"))
+        what = "NOT AS PROMISED" if isinstance(error, NotAsPromised) else "bridgectl demo cannot go on"
+        console.print(Text(f"{what}: {error}", style="bold red"))
         console.print(f"what was left is in {folder}")
         return 1
     shutil.rmtree(folder, ignore_errors=True)
@@ -264,8 +265,12 @@ def _watch(
                 continue
             live.update(_table(found, stage.statuses(delivery.sha)), refresh=True)
             if until(found):
-                return found
+                break
             time.sleep(POLL_SECONDS)
+    if not stage.console.is_terminal:
+        # There rich leaves out the end of the table's last line.
+        stage.console.print()
+    return found
 
 
 def _table(found: dict[str, Any], statuses: list[dict[str, Any]]) -> Table:

@@ -6,6 +6,7 @@ The lock names versions and hashes, no host. Nothing of the package is executed 
 import fcntl
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -71,9 +72,17 @@ def _install() -> None:
         if _installed_version() == json.load(lock)["packages"][_PACKAGE]["version"]:
             return
         argv = [*_npm(), "ci"]
+        # The machine's certificates too, as uv is told in the Makefile: npm from PyPI knows only its own.
+        environment = {"NODE_USE_SYSTEM_CA": "1", **os.environ}
         try:
             ended = subprocess.run(
-                argv, cwd=FOLDER, text=True, capture_output=True, timeout=_INSTALL_SECONDS, check=False
+                argv,
+                cwd=FOLDER,
+                env=environment,
+                text=True,
+                capture_output=True,
+                timeout=_INSTALL_SECONDS,
+                check=False,
             )
         except subprocess.TimeoutExpired as exc:
             raise Misconfigured(f"npm ci in {FOLDER} did not end in {_INSTALL_SECONDS} s") from exc
