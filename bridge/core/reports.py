@@ -33,9 +33,9 @@ def cut(text: str, characters: int = DESCRIPTION_CHARACTERS) -> str:
 
 def _description(run: Run, attempt: Attempt, verdict: Verdict) -> str:
     if verdict is Verdict.SUCCEEDED:
-        return cut(attempt.reason or _succeeded(attempt))
+        return cut(attempt.reason) or _succeeded(attempt)
     advice = f"; bridgectl retry {run.id}"
-    return cut(attempt.reason or verdict.value, DESCRIPTION_CHARACTERS - len(advice)) + advice
+    return (cut(attempt.reason, DESCRIPTION_CHARACTERS - len(advice)) or verdict.value) + advice
 
 
 def _succeeded(attempt: Attempt) -> str:

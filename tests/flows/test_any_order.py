@@ -261,7 +261,6 @@ AnyOrder.TestCase.settings = settings(
     max_examples=80,
     stateful_step_count=30,
     deadline=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
 TestAnyOrder = AnyOrder.TestCase

@@ -1,4 +1,5 @@
 import contextlib
+import copy
 import json
 from typing import Any
 
@@ -378,7 +379,8 @@ def changed(document: dict[str, Any], path: str, value: Any) -> None:
     for name in parents:
         at = at.get(name) if isinstance(at, dict) else None
     if isinstance(at, dict):
-        at[last] = value
+        # A copy: the same object at two places could hold itself.
+        at[last] = copy.deepcopy(value)
 
 
 @given(EVENTS, st.dictionaries(PATHS, LEAVES, max_size=3))
