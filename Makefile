@@ -62,7 +62,8 @@ clean: ## remove what was built and cached here
 	@test -n '$(PY)' || { echo 'bridge needs Python 3.11 or newer: install it, or say where it is: make PY=/path/to/python3' >&2; exit 2; }
 	@$(PY) -c 'import ensurepip, venv' 2>/dev/null || { echo 'this Python has no venv module: apt-get install python3-venv' >&2; exit 2; }
 	@echo 'bootstrap: building .venv from the locks (once)'
-	@test -x $(V)/python || $(PY) -m venv .venv
+	@# One that was interrupted is made again.
+	@test -e .venv/.made -a -x $(V)/python || { $(PY) -m venv --clear .venv && touch .venv/.made; }
 	@$(V)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-uv.lock
 	@$(SYNC) -r requirements-dev.lock
 	@$(V)/uv pip install -q --python $(V)/python --no-deps --no-build-isolation -e .
