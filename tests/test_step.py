@@ -11,8 +11,9 @@ import pytest
 
 from bridge.core.runs import Attempt, Kind, Phase, State
 from bridge.errors import BadSettings
+from bridge.local.database import FILE_NAME
 from bridge.local.runs import SqliteRuns
-from bridge.wiring.steps import DATABASE, place_of
+from bridge.wiring.steps import place_of
 from tests.fakes import some_run
 
 BRIGADE_JS = """
@@ -30,7 +31,7 @@ def world(tmp_path):
     project.mkdir(parents=True)
     (project / "project.yaml").write_text("name: acme/widgets\n")
     (project / "brigade.js").write_text(BRIGADE_JS)
-    runs = SqliteRuns(tmp_path / "state" / DATABASE)
+    runs = SqliteRuns(tmp_path / "state" / FILE_NAME)
     run = some_run()
     runs.create(run, b'{"a": 1}')
     attempt = Attempt(1, Kind.FIRST, 1, 0.0, steps=("s",))

@@ -29,7 +29,7 @@ from typing import Any
 from bridge.cluster.api import SECRETS, Api
 from bridge.cluster.watching import Cache
 from bridge.core.names import LABEL_PREFIX, project_id
-from bridge.core.projects import DEFAULT_ALLOWED_AUTHORS, Project
+from bridge.core.projects import AUTHOR_ASSOCIATIONS, DEFAULT_ALLOWED_AUTHORS, Project
 from bridge.errors import BadProject, NotFound, UnknownProject
 
 PROJECT_LABELS = "component in (project,bridge-project)"
@@ -42,16 +42,6 @@ MISS_SECONDS = 5.0
 FRESH_SECONDS = 1.0
 """A project is read anew so often at most."""
 
-_AUTHOR_ASSOCIATIONS = frozenset(
-    {
-        *DEFAULT_ALLOWED_AUTHORS,
-        "CONTRIBUTOR",
-        "FIRST_TIMER",
-        "FIRST_TIME_CONTRIBUTOR",
-        "MANNEQUIN",
-        "NONE",
-    }
-)
 _ID = re.compile(r"brigade-[0-9a-f]{54}")
 _HOST = re.compile(r"[^/]+/(?=[^/]+/[^/]+\Z)")
 """The host that Brigade has before a repository's name."""
@@ -240,9 +230,9 @@ def _project(secret: Mapping[str, Any], fields: "_Fields", identity: str) -> Pro
 def _authors(fields: "_Fields") -> tuple[str, ...]:
     said = fields.text("allowedAuthors")
     authors = tuple(one for one in re.split(r"[\s,]+", said) if one)
-    unknown = [one for one in authors if one not in _AUTHOR_ASSOCIATIONS]
+    unknown = [one for one in authors if one not in AUTHOR_ASSOCIATIONS]
     if unknown:
-        raise fields.wrong("allowedAuthors", f"write some of {', '.join(sorted(_AUTHOR_ASSOCIATIONS))}")
+        raise fields.wrong("allowedAuthors", f"write some of {', '.join(sorted(AUTHOR_ASSOCIATIONS))}")
     return authors or DEFAULT_ALLOWED_AUTHORS
 
 

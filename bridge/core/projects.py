@@ -4,6 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 DEFAULT_ALLOWED_AUTHORS = ("OWNER", "MEMBER", "COLLABORATOR")
+AUTHOR_ASSOCIATIONS = (
+    *DEFAULT_ALLOWED_AUTHORS,
+    "CONTRIBUTOR",
+    "FIRST_TIME_CONTRIBUTOR",
+    "FIRST_TIMER",
+    "MANNEQUIN",
+    "NONE",
+)
+"""GitHub's author associations."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,8 @@ from pathlib import Path
 
 from bridge.errors import Misconfigured, Unavailable
 
+FILE_NAME = "bridge.sqlite3"
+"""The one file of all runs and workflows, in the state folder."""
 BUSY_TIMEOUT_SECONDS = 10.0
 
 _MIGRATIONS = (

@@ -25,7 +25,7 @@ from bridge.core.executions import Execution, Node, NodePhase
 from bridge.core.runs import Run
 from bridge.errors import BadPipeline, BridgeError, Conflict, EngineError, NotFound, Unavailable
 from bridge.local import durable, processes, scheduling
-from bridge.local.database import Database
+from bridge.local.database import FILE_NAME, Database
 from bridge.local.retries import DEADLINE_MESSAGE, End
 from bridge.local.scheduling import Progress
 from bridge.local.step_processes import Child, Key, StepProcesses, end_left_over
@@ -35,7 +35,6 @@ from bridge.ports import Clock
 
 log = logging.getLogger(__name__)
 
-DATABASE = "bridge.sqlite3"
 STEP_COMMAND = (sys.executable, "-m", "bridge.step")
 EXIT_COMMAND = (sys.executable, "-m", "bridge.exiting")
 LOOK_AGAIN_SECONDS = 0.2
@@ -89,7 +88,7 @@ class LocalEngine:
         self._environment = dict(environment or {})
         self._run_on_host = run_on_host
         self._commands = {Program.STEP: tuple(step_command), Program.EXIT: tuple(exit_command), Program.HOST: ()}
-        self._rows = WorkflowRows(Database(database or self._state / DATABASE))
+        self._rows = WorkflowRows(Database(database or self._state / FILE_NAME))
         self._clock: Clock = clock or SystemClock()
         self._children = StepProcesses(grace_seconds=grace_seconds)
         self._plans: dict[str, tuple[str, Plan]] = {}

@@ -28,24 +28,12 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 from bridge.core import names, strict_yaml
-from bridge.core.projects import DEFAULT_ALLOWED_AUTHORS, Project
+from bridge.core.projects import AUTHOR_ASSOCIATIONS, DEFAULT_ALLOWED_AUTHORS, Project
 from bridge.errors import BadProject
 
 FILE_NAME = "project.yaml"
 
 MAX_SECRET_BYTES = 64 * 1024
-
-AUTHOR_ASSOCIATIONS = (
-    "OWNER",
-    "MEMBER",
-    "COLLABORATOR",
-    "CONTRIBUTOR",
-    "FIRST_TIME_CONTRIBUTOR",
-    "FIRST_TIMER",
-    "MANNEQUIN",
-    "NONE",
-)
-"""GitHub's author associations."""
 
 _FIELDS = (
     "name",

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from bridge.clocks import SystemClock
 from bridge.flows.reconciling import Reconciling
 from bridge.local.builds import ProcessBuilds
+from bridge.local.database import FILE_NAME
 from bridge.local.engine import EXIT_COMMAND, STEP_COMMAND, LocalEngine
 from bridge.local.pipelines import TemplatePipelines
 from bridge.local.projects import FolderProjects
 from bridge.local.runs import SqliteRuns
 from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, Runs
 from bridge.settings import PREFIX, Settings
-from bridge.wiring.steps import DATABASE, local_builds
+from bridge.wiring.steps import local_builds
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def local_ports(
         node=settings.node,
     )
     return LocalPorts(
-        runs=SqliteRuns(state / DATABASE),
+        runs=SqliteRuns(state / FILE_NAME),
         pipelines=templates,
         projects=FolderProjects(settings.projects),
         engine=engine,

@@ -12,13 +12,11 @@ from bridge.clocks import SystemClock
 from bridge.errors import BadSettings
 from bridge.local.builds import ProcessBuilds
 from bridge.local.containers import working_engine
+from bridge.local.database import FILE_NAME
 from bridge.local.node import find_node
 from bridge.local.projects import FolderProjects
 from bridge.local.runs import SqliteRuns
 from bridge.ports import Builds, Runs
-
-DATABASE = "bridge.sqlite3"
-"""The one file of all runs in the state folder."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,7 @@ class Place:
 
     def runs(self) -> Runs:
         """The records."""
-        return SqliteRuns(self.state / DATABASE, create=False)
+        return SqliteRuns(self.state / FILE_NAME, create=False)
 
     def builds(self) -> Builds:
         """The builds."""
