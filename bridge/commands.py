@@ -137,6 +137,29 @@ def local(
     raise typer.Exit(serve(settings))
 
 
+@app.command("serve")
+def serve_cluster(
+    *,
+    host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
+    port: Annotated[int | None, typer.Option(help="The port to listen on.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run a gateway of the cluster; any number of them may run."""
+    from bridge.wiring import gateways  # noqa: PLC0415 - as for local
+
+    gateways.serve(settings_of.load(host=host, port=port, log_level=log_level))
+
+
+@app.command()
+def controller(
+    *, log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None
+) -> None:
+    """Run a controller of the cluster; of several, one leads."""
+    from bridge.wiring.controlling import control  # noqa: PLC0415 - as for local
+
+    raise typer.Exit(control(settings_of.load(log_level=log_level)))
+
+
 @app.command()
 def render(
     directory: Directory,

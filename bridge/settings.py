@@ -28,6 +28,15 @@ class Settings(BaseSettings):
     github_api_url: str = Field(
         "https://api.github.com", description="GitHub's API; `https://HOST/api/v3` for GitHub Enterprise Server."
     )
+    github_app_id: str = Field(
+        "", description="Cluster: the GitHub App's id; empty: none, projects' tokens alone."
+    )
+    github_app_key_file: Path | None = Field(
+        None, description="Cluster: the file with the GitHub App's private key, PEM."
+    )
+    github_app_webhook_secret: SecretStr = Field(
+        SecretStr(""), description="Signs the GitHub App's webhooks; empty: none does."
+    )
     default_shared_secret: SecretStr = Field(
         SecretStr(""), description="Signs webhooks of projects that have no secret of their own; empty: none does."
     )
@@ -46,9 +55,46 @@ class Settings(BaseSettings):
     )
     node: str = Field("", description="One machine: the Node.js binary; else `node`, or the one from PyPI.")
     parallel_steps: int = Field(4, ge=1, le=256, description="One machine: how many steps run at once.")
-    poll_seconds: float = Field(0.5, gt=0, le=60, description="How often the controller looks at open runs.")
+    poll_seconds: float = Field(
+        0.5, gt=0, le=60, description="One machine: how often the controller looks at open runs."
+    )
+    resync_seconds: float = Field(
+        20.0,
+        gt=0,
+        le=300,
+        description="Cluster: an open run is looked at so often, also when nothing is heard of it.",
+    )
+    namespace: str = Field(
+        "", description="Cluster: of records, Workflows and WorkflowTemplates; else the pod's or kubeconfig's own."
+    )
+    brigade_namespace: str = Field(
+        "", description="Cluster: Brigade's; else `BRIGADE_NAMESPACE`, else `default`, as for `brig`."
+    )
+    lease_namespace: str = Field("", description="Cluster: of the controllers' Lease; else the pod's own.")
+    kubeconfig: Path | None = Field(
+        None, description="Cluster: else `KUBECONFIG`, the pod's own, `~/.kube/config`."
+    )
+    kube_context: str = Field("", description="Cluster: the kubeconfig's context; else its current one.")
+    argo_instance_id: str = Field(
+        "", description="Cluster: the `instanceID` of the Argo controller, if it has one."
+    )
+    fallback_url: str = Field(
+        "",
+        description="Cluster: deliveries of projects without a pipeline are passed on to this gateway, unchanged.",
+    )
+    step_service_account: str = Field(
+        "bridge-step", description="Cluster: the steps' ServiceAccount, which may ask for its run's GitHub token."
+    )
+    controller_host: str = Field(
+        "0.0.0.0",  # noqa: S104 - a kubelet asks by the pod's address
+        description="Cluster: where the controller's probes and metrics listen.",
+    )
+    controller_port: int = Field(8081, ge=0, le=65535, description="Cluster: their port; 0 takes a free one.")
     retention_days: float = Field(
         30, ge=7, description="How long closed runs are kept; never below 7, in which repeats are recognised."
+    )
+    retention_runs: int = Field(
+        0, ge=0, description="Cluster: so many closed runs of a pipeline are kept, once 7 days old; 0: no bound."
     )
     web_workers: int = Field(2, ge=1, le=64, description="gunicorn's worker processes.")
     web_threads: int = Field(8, ge=1, le=128, description="gunicorn's threads in each worker.")
@@ -64,7 +110,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("github_api_url", "public_url", "url")
+    @field_validator("github_api_url", "public_url", "url", "fallback_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""What gunicorn loads: `bridge.wsgi:local()`. The settings come from the environment."""
+"""What gunicorn loads: `bridge.wsgi:local()` or `bridge.wsgi:cluster()`, set up from the environment."""
 
 from flask import Flask
 
@@ -6,7 +6,11 @@ from bridge.settings import Settings, load
 from bridge.web.app import create_app
 from bridge.web.gateway import Gateway
 from bridge.web.logs import configure_logging
+from bridge.wiring.cluster import ClusterPorts, cluster_ports
 from bridge.wiring.local import local_ports
+
+ANSWER_SECONDS = 3.0
+"""The API server's patience in a gateway: GitHub waits 10 s for an answer, and some take several calls."""
 
 
 def local() -> Flask:
@@ -28,6 +32,33 @@ def local_gateway(settings: Settings) -> Gateway:
         default_secret=settings.default_shared_secret.get_secret_value(),
         public_url=settings.public_url,
         loopback_only=True,
+        read_tokens=tuple(token.get_secret_value() for token in settings.read_tokens),
+        act_tokens=tuple(token.get_secret_value() for token in settings.act_tokens),
+        anonymous_read=settings.anonymous_read,
+    )
+
+
+def cluster() -> Flask:
+    """The gateway of a cluster, of which any number may run. Its watches are this process's own."""
+    settings = load()
+    configure_logging(settings.log_level)
+    ports = cluster_ports(settings, timeout_seconds=ANSWER_SECONDS, connect_timeout_seconds=1.0)
+    ports.projects.start()
+    ports.pipelines.start()
+    return create_app(cluster_gateway(settings, ports))
+
+
+def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
+    """The gateway's ports and settings in a cluster."""
+    return Gateway(
+        runs=ports.runs,
+        pipelines=ports.pipelines,
+        projects=ports.projects,
+        builds=ports.builds,
+        clock=ports.clock,
+        default_secret=settings.default_shared_secret.get_secret_value(),
+        public_url=settings.public_url,
+        loopback_only=False,
         read_tokens=tuple(token.get_secret_value() for token in settings.read_tokens),
         act_tokens=tuple(token.get_secret_value() for token in settings.act_tokens),
         anonymous_read=settings.anonymous_read,

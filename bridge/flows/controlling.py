@@ -1,12 +1,15 @@
-"""The controller's loop over all runs: look at every open one, again and again, and at old ones now and then."""
+"""The controller's loop over all runs: look at a run when something of it changed, and now and then anyway."""
 
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 from bridge.errors import BridgeError
+from bridge.flows.fencing import NotLeading
 from bridge.flows.reconciling import Reconciling
-from bridge.ports import RunFilter
+from bridge.ports import RunFilter, Runs
 
 log = logging.getLogger(__name__)
 
@@ -19,58 +22,149 @@ TROUBLE_SECONDS = 5.0
 TROUBLE_CAP_SECONDS = 60.0
 
 
-class Controlling:
-    """Reconciles all open runs until told to stop. One poisonous run never stops the others."""
+class Index(Protocol):
+    """Which runs a controller has to look at."""
 
-    def __init__(self, reconciling: Reconciling, *, poll_seconds: float) -> None:
+    def open(self) -> list[str]:
+        """The runs that are not closed, or are closed and asked about again; the oldest first."""
+        ...
+
+    def old(self, *, now: float, retention_seconds: float | None) -> list[str]:
+        """The closed runs that have been kept long enough."""
+        ...
+
+
+class ListedIndex:
+    """The index of one machine: a list each time, which its database answers at once."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+
+    def open(self) -> list[str]:
+        """See Index."""
+        return [run.id for run in reversed(self._runs.list(RunFilter(open_only=True)))]
+
+    def old(self, *, now: float, retention_seconds: float | None) -> list[str]:
+        """See Index."""
+        if retention_seconds is None:
+            return []
+        oldest = now - retention_seconds
+        return [run.id for run in self._runs.list(RunFilter()) if run.closed is not None and run.closed <= oldest]
+
+
+class Controlling:
+    """Reconciles all open runs until told to stop. One poisonous run never stops the others.
+
+    Args:
+        reconciling: what is done with a run.
+        poll_seconds: how often it looks for runs that are due.
+        index: which runs there are; by default a list of the records each time.
+        resync_seconds: an open run that nobody woke is looked at so often; 0: at each poll.
+        leads: whether this controller may act now; asked at each poll.
+        workers: runs that are looked at together.
+
+    """
+
+    def __init__(
+        self,
+        reconciling: Reconciling,
+        *,
+        poll_seconds: float,
+        index: Index | None = None,
+        resync_seconds: float = 0.0,
+        leads: Callable[[], bool] = lambda: True,
+        workers: int = WORKERS,
+    ) -> None:
         self._reconciling = reconciling
         self._poll_seconds = poll_seconds
+        self._index = index or ListedIndex(reconciling.runs)
+        self._resync_seconds = resync_seconds
+        self._leads = leads
+        self._workers = workers
         self._in_flight: dict[str, Future[None]] = {}
+        self._looked: dict[str, float] = {}
+        """When the last look at an open run began."""
         self._troubles: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
         self._swept: float | None = None
+        self._woken: set[str] = set()
+        self._something = threading.Condition()
+        self.looks = 0
+        """How many looks were taken, for the metrics."""
+
+    def wake(self, run: str) -> None:
+        """Something of this run changed: look at it soon. From any thread."""
+        with self._something:
+            self._woken.add(run)
+            self._something.notify_all()
 
     def run_forever(self, stop: threading.Event) -> None:
         """Loop until `stop` is set, then wait for what is under way."""
-        with ThreadPoolExecutor(WORKERS, thread_name_prefix="controller") as pool:
+        with ThreadPoolExecutor(self._workers, thread_name_prefix="controller") as pool:
             while not stop.is_set():
-                self.look(pool)
-                stop.wait(self._poll_seconds)
+                if self._leads():
+                    self.look(pool)
+                else:
+                    self._looked.clear()
+                self._pause(stop)
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def look(self, pool: ThreadPoolExecutor) -> None:
         """Start one look at each run that is due and is not being looked at."""
         self._in_flight = {run: future for run, future in self._in_flight.items() if not future.done()}
         now = self._reconciling.clock.monotonic()
-        for run in self._due(now):
-            if run not in self._in_flight and self._not_before.get(run, now) <= now:
-                self._in_flight[run] = pool.submit(self._one, run)
+        with self._something:
+            woken, self._woken = self._woken, set()
+        busy = woken & self._in_flight.keys()
+        for run in self._due(now, woken):
+            self._start(pool, run, now, self._reconciling.reconcile)
+        for run in self._old(now):
+            self._start(pool, run, now, self._reconciling.forget_old)
+        if busy:
+            # What woke them may have come after they were read.
+            with self._something:
+                self._woken |= busy
 
-    def _due(self, now: float) -> list[str]:
-        runs = self._reconciling.runs
+    def _start(self, pool: ThreadPoolExecutor, run: str, now: float, what: Callable[[str], object]) -> None:
+        if run in self._in_flight or self._not_before.get(run, now) > now:
+            return
+        self._looked[run] = now
+        self._in_flight[run] = pool.submit(self._one, run, what)
+
+    def _due(self, now: float, woken: set[str]) -> list[str]:
         try:
-            due = [run.id for run in runs.list(RunFilter(open_only=True))]
-            if self._swept is None or now - self._swept >= SWEEP_SECONDS:
-                self._swept = now
-                due += self._old()
+            runs = self._index.open()
         except BridgeError as error:
             log.warning("the runs cannot be listed: %s", error)
             return []
-        return due
+        known = set(runs)
+        self._looked = {run: at for run, at in self._looked.items() if run in known}
+        never = float("-inf")
+        return [run for run in runs if run in woken or now - self._looked.get(run, never) >= self._resync_seconds]
 
-    def _old(self) -> list[str]:
-        retention = self._reconciling.retention_seconds
-        if retention is None:
+    def _old(self, now: float) -> list[str]:
+        if self._swept is not None and now - self._swept < SWEEP_SECONDS:
             return []
-        oldest = self._reconciling.clock.now() - retention
-        return [
-            run.id
-            for run in self._reconciling.runs.list(RunFilter())
-            if run.closed is not None and run.closed <= oldest
-        ]
-
-    def _one(self, run: str) -> None:
+        self._swept = now
+        reconciling = self._reconciling
         try:
-            self._reconciling.reconcile(run)
+            return self._index.old(now=reconciling.clock.now(), retention_seconds=reconciling.retention_seconds)
+        except BridgeError as error:
+            log.warning("the old runs cannot be listed: %s", error)
+            return []
+
+    def _pause(self, stop: threading.Event) -> None:
+        with self._something:
+            if self._woken - self._in_flight.keys() and not stop.is_set():
+                return
+            self._something.wait(self._poll_seconds)
+
+    def _one(self, run: str, what: Callable[[str], object]) -> None:
+        self.looks += 1
+        try:
+            what(run)
+        except NotLeading:
+            return
         except BridgeError as error:
             self._troubled(run, str(error))
         except Exception:

@@ -1,7 +1,7 @@
 """The controller's loop over one run: observe, ask what is owed, apply it, until nothing is owed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from bridge.core import obligations as ob
@@ -28,6 +28,8 @@ from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, R
 
 PASSES = 25
 """A run comes to rest in a few passes; more means that two actions undo each other."""
+REPEAT_SECONDS = 7 * 86400.0
+"""Never forgotten earlier: so long a repeated delivery is recognised (design.md, The record)."""
 REPORT_BACKOFF_SECONDS = 2.0
 REPORT_BACKOFF_CAP_SECONDS = 300.0
 
@@ -53,6 +55,19 @@ class Reconciling:
         """
         return self._pay(run_id, lambda _action: True)
 
+    def forget_old(self, run_id: str) -> None:
+        """Forget a closed run that has been kept long enough, by age or since newer ones are plenty; who calls has
+        decided that. One that is asked about again, or is younger than all repeats, is kept."""
+        try:
+            run = self.runs.read(run_id)
+        except NotFound:
+            return
+        if run.closed is None or run.applicable_act is not None:
+            return
+        floor = REPEAT_SECONDS if self.retention_seconds is None else min(REPEAT_SECONDS, self.retention_seconds)
+        if self.clock.now() >= run.closed + floor:
+            self._forget(run)
+
     def exit(self, run_id: str) -> Run | None:
         """What the exit handler of a Workflow does: the same acts, as far as an attempt's end and its exit event
         go. Its status is left to the controller, so that one commit never shows two final ones."""
@@ -63,7 +78,7 @@ class Reconciling:
         try:
             run = self.runs.read(run_id)
             for _ in range(PASSES):
-                actions = tuple(action for action in ob.owed(run, self.observe(run)) if allowed(action))
+                actions = tuple(action for action in self._owed(run) if allowed(action))
                 if not actions or actions == before:
                     return run
                 for action in actions:
@@ -76,8 +91,17 @@ class Reconciling:
             return None
         return run
 
+    def _owed(self, run: Run) -> tuple[ob.Action, ...]:
+        seen = self.observe(run)
+        actions = ob.owed(run, seen)
+        # Whether a newer run took over its status is a list of records: asked only before it would speak.
+        if any(isinstance(action, ob.Post) for action in actions) and not self._speaks(run):
+            return ob.owed(run, replace(seen, speaks=False))
+        return actions
+
     def observe(self, run: Run) -> ob.Seen:
-        """What surrounds `run`, read just now. Of a closed run nobody asked about, nothing needs to be read."""
+        """What surrounds `run`, read just now, as if no newer run took over its status. Of a run that was not
+        begun, and of a closed one nobody asked about, little needs to be read."""
         now = self.clock.now()
         if run.closed is not None and run.applicable_act is None:
             return ob.Seen(now, None, None, (), retention_seconds=self.retention_seconds)
@@ -93,8 +117,7 @@ class Reconciling:
             now=now,
             pipeline=pipeline,
             execution=self.engine.observe(run, attempt.n) if attempt is not None else None,
-            builds=tuple(self.builds.find(run.id)),
-            speaks=self._speaks(run),
+            builds=tuple(self.builds.find(run.id)) if attempt is not None else (),
             retention_seconds=self.retention_seconds,
             pipeline_error=trouble,
         )

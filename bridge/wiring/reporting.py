@@ -6,8 +6,11 @@ from bridge.core.runs import Report, Run
 from bridge.errors import UnknownProject
 from bridge.github.statuses import GITHUB, GitHubStatuses
 from bridge.local.board import Board
-from bridge.local.projects import FolderProjects
+from bridge.ports import Projects, Reports
 from bridge.settings import Settings
+
+RECORD = "record"
+"""Who acknowledges a status that nobody may post."""
 
 
 class StatusesOrBoard:
@@ -23,7 +26,34 @@ class StatusesOrBoard:
         return to if to == GITHUB else self._board.post(run, report, url=url)
 
 
-def statuses(settings: Settings, projects: FolderProjects) -> GitHubStatuses:
+class Unposted:
+    """The port Reports where nobody may post: the record itself keeps the status, and its page shows it."""
+
+    def post(self, run: Run, report: Report, *, url: str) -> str:
+        """Answers `record`; nothing is sent."""
+        del run, report, url
+        return RECORD
+
+
+class StatusesOrRecord:
+    """The port Reports of a cluster: GitHub where there are credentials for the run's project, else the record."""
+
+    def __init__(self, github: GitHubStatuses) -> None:
+        self._github = github
+        self._record = Unposted()
+
+    def post(self, run: Run, report: Report, *, url: str) -> str:
+        """Deliver a status to GitHub, or keep it in the record. Raises StatusNotPosted."""
+        to = self._github.post(run, report, url=url)
+        return to if to == GITHUB else self._record.post(run, report, url=url)
+
+
+def cluster_reports(settings: Settings, projects: Projects) -> Reports:
+    """Where the statuses of a cluster's runs go."""
+    return StatusesOrRecord(statuses(settings, projects))
+
+
+def statuses(settings: Settings, projects: Projects) -> GitHubStatuses:
     """GitHub, with the token of each run's project."""
 
     def token_of(name: str) -> str | None:

@@ -1,0 +1,105 @@
+"""The controller's index of the records, from a watch of their metadata: which are open, and which are old.
+
+Of a closed run it keeps three short values, of an open one four, so that 10,000 records weigh a few megabytes.
+What is done about a run begins with a read of its record: this only says where to look.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from bridge.cluster.api import SECRETS, Api
+from bridge.cluster.runs import RUN_FIELDS, SecretRuns
+from bridge.cluster.watching import Cache
+
+REPEAT_SECONDS = 7 * 86400.0
+"""However many runs there are, none is old before its delivery's repeats are over (design.md, The record)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    accepted: float
+    pipeline: str
+    closed: float | None
+    """None: it is open."""
+
+
+class RunIndex:
+    """Which runs a controller has to look at (flows.controlling.Index), and when one of them changed.
+
+    Until `cache.watching.synced` is set there are none. A record that cannot be read is none of them; `broken`
+    says why, and nothing else waits for it.
+
+    Args:
+        api: the API server.
+        namespace: of the records.
+        runs: what reads a record's metadata.
+        wake: told the id of each run whose record changed, from the watch's thread.
+        keep_runs: so many closed runs of each pipeline are kept; 0: no bound.
+
+    """
+
+    def __init__(
+        self, api: Api, namespace: str, runs: SecretRuns, wake: Callable[[str], None], *, keep_runs: int = 0
+    ) -> None:
+        self._runs = runs
+        self._wake = wake
+        self._keep_runs = keep_runs
+        self.cache: Cache[_Known] = Cache(
+            api, SECRETS, namespace, self._known, fields=RUN_FIELDS, metadata_only=True
+        )
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self.cache.start()
+
+    def stop(self) -> None:
+        """End watching."""
+        self.cache.stop()
+
+    def open(self) -> list[str]:
+        """The runs that are not closed, the oldest first."""
+        found = [(known.accepted, run) for run, known in self.cache.all().items() if known.closed is None]
+        return [run for _accepted, run in sorted(found)]
+
+    def is_closed(self, run: str) -> bool:
+        """Whether this run is known to be closed, so that what happens to what is left of it matters to nobody."""
+        known = self.cache.get(run)
+        return known is not None and known.closed is not None
+
+    def old(self, *, now: float, retention_seconds: float | None) -> list[str]:
+        """The closed runs that were kept long enough: by age, or as their pipeline has plenty of newer ones."""
+        closed = [
+            (known.closed, run, known.pipeline)
+            for run, known in self.cache.all().items()
+            if known.closed is not None
+        ]
+        aged = {run for at, run, _ in closed if retention_seconds is not None and at <= now - retention_seconds}
+        surplus = self._surplus(closed, now) if self._keep_runs else set()
+        return sorted(aged | surplus)
+
+    def broken(self) -> list[tuple[str, str]]:
+        """The records that are set aside, each with the reason."""
+        return list(self._runs.damaged())
+
+    def _surplus(self, closed: list[tuple[float, str, str]], now: float) -> set[str]:
+        by_pipeline: dict[str, list[tuple[float, str]]] = {}
+        for at, run, pipeline in closed:
+            by_pipeline.setdefault(pipeline, []).append((at, run))
+        return {
+            run
+            for runs in by_pipeline.values()
+            for at, run in islice(sorted(runs, reverse=True), self._keep_runs, None)
+            if at <= now - REPEAT_SECONDS
+        }
+
+    def _known(self, secret: Mapping[str, Any]) -> _Known | None:
+        run = self._runs.run_of(secret)
+        if run is None:
+            return None
+        asked = run.applicable_act is not None
+        if run.closed is None or asked:
+            self._wake(run.id)
+            return _Known(run.accepted, run.pipeline, None)
+        return _Known(run.accepted, run.pipeline, run.closed)

@@ -1,0 +1,73 @@
+"""The adapters of a cluster behind the ports."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bridge.clocks import SystemClock
+from bridge.cluster.api import Api
+from bridge.cluster.builds import BrigadeBuilds
+from bridge.cluster.connections import Connection, find_connection
+from bridge.cluster.engine import ArgoEngine
+from bridge.cluster.pipelines import ClusterPipelines
+from bridge.cluster.projects import WatchedProjects
+from bridge.cluster.runs import SecretRuns
+from bridge.settings import Settings
+
+
+@dataclass(frozen=True)
+class ClusterPorts:
+    """The adapters of a cluster, but for the reports (`wiring.reporting`)."""
+
+    api: Api
+    namespace: str
+    """Of records, Workflows and WorkflowTemplates."""
+    brigade_namespace: str
+    runs: SecretRuns
+    pipelines: ClusterPipelines
+    projects: WatchedProjects
+    engine: ArgoEngine
+    builds: BrigadeBuilds
+    clock: SystemClock
+
+
+def connection(settings: Settings, environment: Mapping[str, str] | None = None) -> Connection:
+    """The cluster that settings and environment mean. Raises Misconfigured."""
+    given = os.environ if environment is None else environment
+    return find_connection(given, kubeconfig=settings.kubeconfig, context=settings.kube_context)
+
+
+def brigade_namespace(settings: Settings, environment: Mapping[str, str] | None = None) -> str:
+    """Brigade's namespace: the setting, else what `brig` itself goes by."""
+    given = os.environ if environment is None else environment
+    return settings.brigade_namespace or given.get("BRIGADE_NAMESPACE", "") or "default"
+
+
+def cluster_ports(
+    settings: Settings, *, timeout_seconds: float = 10.0, connect_timeout_seconds: float = 3.0
+) -> ClusterPorts:
+    """The adapters over the settings' cluster. Nothing is asked and no watch is started yet. Raises Misconfigured.
+
+    Args:
+        settings: where everything is.
+        timeout_seconds: until an answer of the API server is complete.
+        connect_timeout_seconds: until a connection stands.
+
+    """
+    found = connection(settings)
+    api = Api(found, timeout_seconds=timeout_seconds, connect_timeout_seconds=connect_timeout_seconds)
+    namespace = settings.namespace or found.namespace
+    brigades = brigade_namespace(settings)
+    clock = SystemClock()
+    projects = WatchedProjects(api, brigades)
+    return ClusterPorts(
+        api=api,
+        namespace=namespace,
+        brigade_namespace=brigades,
+        runs=SecretRuns(api, namespace),
+        pipelines=ClusterPipelines(api, namespace),
+        projects=projects,
+        engine=ArgoEngine(api, namespace, settings.argo_instance_id),
+        builds=BrigadeBuilds(api, brigades, projects, clock=clock),
+        clock=clock,
+    )
