@@ -58,12 +58,13 @@ def from_github() -> ResponseReturnValue:
     # As many secrets, known project or not: the time taken tells nothing. Empty ones verify nothing.
     secrets = (project.shared_secret, project.second_secret) if project else ("", "")
     signature = request.headers.get("X-Hub-Signature-256")
-    verified = verifies(body, signature, (*secrets, _default_secret(project, claimed)))
+    verified = verifies(body, signature, (*secrets, _default_secret(project, claimed), gateway().app_secret))
     if not verified:
         raise BadSignature(_not_verified(project, claimed))
     event = github.read(
         dict(request.headers),
         body,
+        app_id=gateway().app_id,
         own_contexts=_own_contexts(),
         allowed_authors=project.allowed_authors if project else (),
     )

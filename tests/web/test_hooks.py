@@ -95,6 +95,25 @@ def test_a_ping_is_answered_with_a_reason():
     assert (answer.status_code, answer.json) == (200, {"ignored": "pong"})
 
 
+def test_the_secret_of_our_app_counts_beside_those_of_the_project_but_makes_no_project():
+    world = a_world(app_secret="of-the-app")
+    assert world.deliver(secret="of-the-app").status_code == 202
+    assert world.deliver(secret=SECRET, delivery="d-2").status_code == 202
+    assert world.deliver(secret="").status_code == 401
+    assert a_world(app_secret="of-the-app", projects=[]).deliver(secret="of-the-app").status_code == 401
+    assert a_world(app_secret="of-the-app").deliver(b'{"zen": "z"}', event="ping", secret="of-the-app").json == {
+        "ignored": "pong"
+    }
+
+
+def test_a_check_of_our_own_app_starts_nothing():
+    suite = {"app": {"id": 4711}, "head_sha": COMMIT, "head_branch": "main"}
+    body = json.dumps({"action": "requested", "check_suite": suite, "repository": {"full_name": PROJECT}}).encode()
+    ours, others = (a_world(a_pipeline("checks", "check_suite"), app_id=one) for one in (4711, 4712))
+    assert "caused by bridge itself" in ours.deliver(body, event="check_suite").json["ignored"]
+    assert others.deliver(body, event="check_suite").status_code == 202
+
+
 def test_a_ping_of_no_repository_is_answered_when_the_default_secret_signs_it():
     body = b'{"zen": "Design for failure.", "hook_id": 1}'
     world = a_world(default_secret="default")
