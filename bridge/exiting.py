@@ -4,44 +4,63 @@ It ends the attempt in the record and fires the exit event, by the same pure fun
 did not run, or ran twice, harms nothing. Variables: BRIDGE_RUN and BRIDGE_ATTEMPT.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from bridge import settings as settings_of
+from bridge.core.runs import Report, Run
 from bridge.core.steps import ExitCode
-from bridge.errors import BridgeError, EngineError
+from bridge.errors import BridgeError, EngineError, StatusNotPosted
 from bridge.flows.reconciling import Reconciling
-from bridge.local.board import Board
 from bridge.settings import Settings
-from bridge.wiring.local import local_ports, reconciling
-from bridge.wiring.steps import place_of
+from bridge.wiring.steps import in_cluster, which_of
 
 TROUBLES = 10
 PAUSE_SECONDS = 2.0
 
 
+class Nobody:
+    """The port Reports of an exit handler: the controller alone posts, so that a commit has one final status."""
+
+    def post(self, run: Run, report: Report, *, url: str) -> str:  # noqa: ARG002 - the port's
+        """Raises StatusNotPosted."""
+        raise StatusNotPosted(f"run {run.id}: an exit handler posts no status; the controller will")
+
+
 def exit_flow(settings: Settings) -> Reconciling:
-    """The controller's flow over this machine's ports; the controller alone posts."""
+    """The controller's flow over the ports of the world that is meant. Raises Misconfigured."""
+    # Of the two worlds only one is imported: an exit handler has three minutes, and a small pod.
+    return _cluster_flow(settings) if in_cluster(os.environ) else _local_flow(settings)
+
+
+def _local_flow(settings: Settings) -> Reconciling:
+    from bridge.wiring.local import local_ports  # noqa: PLC0415 - as above
+
     ports = local_ports(settings)
-    return reconciling(
-        settings,
-        runs=ports.runs,
-        pipelines=ports.pipelines,
-        engine=ports.engine,
-        builds=ports.builds,
-        reports=Board(ports.runs.database),
-        clock=ports.clock,
-    )
+    return Reconciling(ports.runs, ports.pipelines, ports.engine, ports.builds, Nobody(), ports.clock)
+
+
+def _cluster_flow(settings: Settings) -> Reconciling:
+    from bridge.cluster.builds import BrigadeBuilds  # noqa: PLC0415 - as above
+    from bridge.cluster.projects import SecretProjects  # noqa: PLC0415
+    from bridge.wiring.cluster import cluster_ports  # noqa: PLC0415
+
+    ports = cluster_ports(settings)
+    # One project is read where the controller watches them all.
+    projects = SecretProjects(ports.api, ports.brigade_namespace)
+    builds = BrigadeBuilds(ports.api, ports.brigade_namespace, projects, clock=ports.clock)
+    return Reconciling(ports.runs, ports.pipelines, ports.engine, builds, Nobody(), ports.clock)
 
 
 def main(flow_of: Callable[[Settings], Reconciling] = exit_flow) -> None:
     """Pay what the attempt's end owes; exits 0, or 75 if it could not be found out."""
     try:
-        place = place_of(needs_step=False)
-        if place.run in {"", "none"}:
+        which = which_of(os.environ)
+        if which.by_hand:
             sys.exit(ExitCode.SUCCEEDED)
-        _pay(flow_of(settings_of.load()), place.run)
+        _pay(flow_of(settings_of.load()), which.run)
     except BridgeError as error:
         _say(str(error))
         sys.exit(ExitCode.USAGE)

@@ -25,10 +25,7 @@ from bridge.core.runs import Attempt, Kind, Phase, Run, State
 from bridge.core.steps import Answer, ExitCode, Options
 from bridge.errors import BridgeError, NotFound
 from bridge.flows.stepping import Interrupted, Key, Records, Stepping
-from bridge.wiring.steps import Place, place_of
-
-NO_RUN = ("", "none")
-"""Values of BRIDGE_RUN that mean: started by hand, without a record."""
+from bridge.wiring.steps import ClusterFlags, Place, place_of
 
 
 class _Parser(argparse.ArgumentParser):
@@ -38,8 +35,12 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(ExitCode.USAGE)
 
 
-def main(arguments: Sequence[str] | None = None, *, where: Callable[[], Place] = place_of) -> None:
-    """Run the step and exit with its answer's code. `where` finds out which step it is, and its ports."""
+Where = Callable[[ClusterFlags], Place]
+"""Finds out which step it is, and its ports."""
+
+
+def main(arguments: Sequence[str] | None = None, *, where: Where = place_of) -> None:
+    """Run the step and exit with its answer's code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # As the image's `brig` it is called with its subcommand; `bridgectl brig run` has taken it off.
     chosen = _parser().parse_args(words[1:] if words[:1] == ["run"] else words)
@@ -66,6 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-c", "--commit", default="", help="without a record: the commit")
     parser.add_argument("-r", "--ref", default="", help="without a record: the ref")
     parser.add_argument("-p", "--payload", type=Path, help="without a record: a file with the payload")
+    parser.add_argument("-n", "--namespace", default="", help="in a cluster: Brigade's namespace")
+    parser.add_argument("--kubeconfig", default="", help="in a cluster: the kubeconfig")
+    parser.add_argument("--kube-context", default="", help="in a cluster: the kubeconfig's context")
     parser.add_argument("--no-progress", action="store_true", help="accepted, as in brig: progress is never drawn")
     parser.add_argument("--no-color", action="store_true", help="accepted, as in brig")
     return parser
@@ -84,11 +88,11 @@ def _duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _answer(chosen: argparse.Namespace, where: Callable[[], Place]) -> Answer:
+def _answer(chosen: argparse.Namespace, where: Where) -> Answer:
     reserved = [name for name in chosen.event if name in RESERVED_EVENTS]
     if reserved:
         return Answer(ExitCode.USAGE, f"{reserved[0]} is one of Brigade's own events: give the step another one")
-    place = where()
+    place = where(ClusterFlags(chosen.kubeconfig, chosen.kube_context, chosen.namespace))
     options = Options(
         events=tuple(chosen.event),
         tries=chosen.tries,
@@ -98,10 +102,10 @@ def _answer(chosen: argparse.Namespace, where: Callable[[], Place]) -> Answer:
         lost=chosen.lost,
         unhandled_ok=chosen.unhandled == "ok",
     )
-    if place.run in NO_RUN:
+    if place.which.by_hand:
         return _by_hand(chosen, options, place)
-    key = Key(place.run, place.attempt, place.step)
-    stepping = Stepping(place.runs(), place.builds(), SystemClock(), _show, _say)
+    key = Key(place.which.run, place.which.attempt, place.which.step)
+    stepping = Stepping(place.runs(), place.builds(), SystemClock(), _show, _say, place.pause)
     _end_on_sigterm()
     return stepping.answer(key, options)
 
@@ -129,10 +133,10 @@ def _by_hand(chosen: argparse.Namespace, options: Options, place: Place) -> Answ
         payload = chosen.payload.read_bytes() if chosen.payload else b""
     except OSError as error:
         return Answer(ExitCode.USAGE, f"the payload {chosen.payload} cannot be read: {error.strerror}")
-    step = place.step or "step"
+    step = place.which.step or "step"
     begun = Attempt(1, Kind.FIRST, 1, time.time(), steps=(step,))
     run = Run(run_id, "by-hand", event, "", "", begun.begun, phase=Phase.RUNNING, state=State(attempts=(begun,)))
-    stepping = Stepping(_OneRun(run, payload), place.builds(), SystemClock(), _show, _say)
+    stepping = Stepping(_OneRun(run, payload), place.builds(), SystemClock(), _show, _say, place.pause)
     _end_on_sigterm()
     return stepping.answer(Key(run_id, 1, step), options)
 

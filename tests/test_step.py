@@ -127,7 +127,7 @@ def test_an_unknown_project_is_bad_usage(world):
 )
 def test_a_variable_that_is_wrong_is_named(told):
     with pytest.raises(BadSettings, match="BRIDGE_"):
-        place_of(told)
+        place_of(environment=told)
 
 
 def test_nothing_heavy_is_imported():

@@ -12,7 +12,7 @@ from bridge.errors import Conflict, EngineError, NotFound
 from bridge.flows.settling import settled
 from bridge.ports import Builds, Clock
 
-POLL_SECONDS = 0.25
+LOOK_SECONDS = 0.25
 PAUSE_STEP_SECONDS = 1.0
 """A backoff is waited in pieces, so that a cancel or a newer attempt is seen."""
 TROUBLES = 8
@@ -55,12 +55,13 @@ class Stepping:
     """Takes the worker's log as it comes, whole and without repeats."""
     say: Callable[[str], None]
     """Takes lines of our own, for people."""
-    poll_seconds: float = POLL_SECONDS
-    """Between two looks at a build that goes on."""
+    pause: Callable[[float], float] = lambda _followed_seconds: LOOK_SECONDS
+    """How long to wait for the next look at a build that goes on and was followed for so long."""
     _first_waiting: dict[str, float] = field(default_factory=dict)
     _first_running: dict[str, float] = field(default_factory=dict)
     _offsets: dict[str, int] = field(default_factory=dict)
-    _followed: set[int] = field(default_factory=set)
+    _followed: dict[int, float] = field(default_factory=dict)
+    """By number: since when, by our own time."""
     _epoch: int | None = None
 
     def answer(self, key: Key, options: Options) -> Answer:
@@ -169,17 +170,17 @@ class Stepping:
             self.builds.create(spec)
         except Conflict:
             return  # somebody else was faster; the next look attaches to it
-        self._followed.add(move.number)
+        self._followed[move.number] = self.clock.monotonic()
         self.say(f"Build: {build_id}, Worker: brigade-worker-{build_id}")
 
     def _follow(self, move: Follow) -> None:
         build = move.build
         if build.number not in self._followed:
-            self._followed.add(build.number)
+            self._followed[build.number] = self.clock.monotonic()
             self.say(f"attached to build {build.number} ({build.id})")
         if build.phase is not BuildPhase.WAITING:
             self._show_new(build)
-        self.clock.sleep(self.poll_seconds)
+        self.clock.sleep(self.pause(self.clock.monotonic() - self._followed[build.number]))
 
     def _show_new(self, build: Build) -> None:
         while True:

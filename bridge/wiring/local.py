@@ -13,7 +13,7 @@ from bridge.local.projects import FolderProjects
 from bridge.local.runs import SqliteRuns
 from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, Runs
 from bridge.settings import PREFIX, Settings
-from bridge.wiring.steps import local_builds
+from bridge.wiring.local_steps import local_builds
 
 
 @dataclass(frozen=True)

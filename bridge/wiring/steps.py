@@ -1,83 +1,106 @@
-"""The ports of a step's process, from its few variables. Light: nothing heavy is imported here.
+"""Which step of which run a process is, and in which world: from its few variables and flags.
 
-The engine gives them to every container that it starts (`wiring.local`); by hand they are set in the shell.
+Light: of the two worlds only the one that is meant is imported, and nothing heavy.
+
+A state or projects folder means one machine; its engine sets them for every container that it starts. Otherwise
+a kubeconfig, a namespace of Brigade's or a pod's own ServiceAccount means a cluster. With none of them it is one
+machine, whose projects are in the folder where one stands.
 """
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from bridge.clocks import SystemClock
 from bridge.errors import BadSettings
-from bridge.local.builds import ProcessBuilds
-from bridge.local.containers import working_engine
-from bridge.local.database import FILE_NAME
-from bridge.local.node import find_node
-from bridge.local.projects import FolderProjects
-from bridge.local.runs import SqliteRuns
 from bridge.ports import Builds, Runs
+
+NO_RUN = frozenset({"", "none"})
+"""Values of BRIDGE_RUN that mean: started by hand, without a record."""
+
+_FOLDERS = ("BRIDGE_STATE_DIR", "BRIDGE_PROJECTS_DIR")
+_CLUSTERS = ("BRIDGE_KUBECONFIG", "BRIDGE_KUBE_CONTEXT", "KUBECONFIG", "KUBERNETES_SERVICE_HOST")
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a step stands: which step of which run, and where the world is."""
+class ClusterFlags:
+    """The flags of `brig` that say which cluster; empty if not given. On one machine they say nothing."""
 
-    run: str
-    attempt: int
-    step: str
-    state: Path
-    projects: Path
-    jobs: str
-    container_command: str
-    node: str
+    kubeconfig: str = ""
+    context: str = ""
+    namespace: str = ""
+    """Brigade's."""
+
+
+@dataclass(frozen=True)
+class Which:
+    """Which step of which run; an exit handler has no step."""
+
+    run: str = ""
+    attempt: int = 0
+    step: str = ""
+
+    @property
+    def by_hand(self) -> bool:
+        """There is no record."""
+        return self.run in NO_RUN
+
+
+class Place(Protocol):
+    """Where a step stands."""
+
+    @property
+    def which(self) -> Which:
+        """Which step of which run it is."""
+        ...
 
     def runs(self) -> Runs:
         """The records."""
-        return SqliteRuns(self.state / FILE_NAME, create=False)
+        ...
 
     def builds(self) -> Builds:
         """The builds."""
-        return local_builds(
-            self.state, self.projects, jobs=self.jobs, container_command=self.container_command, node=self.node
-        )
+        ...
+
+    def pause(self, followed_seconds: float) -> float:
+        """How long to wait for the next look at a build that was followed for so long."""
+        ...
 
 
-def place_of(environment: Mapping[str, str] | None = None, *, needs_step: bool = True) -> Place:
-    """Read the variables; an exit handler has no BRIDGE_STEP. Raises BadSettings naming the one that is missing or
-    wrong."""
+def place_of(
+    flags: ClusterFlags = ClusterFlags(),
+    environment: Mapping[str, str] | None = None,
+) -> Place:
+    """Read the variables. Raises BadSettings naming the one that is missing or wrong, and Misconfigured."""
     given = os.environ if environment is None else environment
-    attempt = given.get("BRIDGE_ATTEMPT", "") or "0"
+    which = which_of(given)
+    if not which.by_hand and not which.step:
+        raise BadSettings("BRIDGE_STEP has to name the step of the run; the template sets it")
+    if in_cluster(given, flags):
+        from bridge.wiring.cluster_steps import cluster_place  # noqa: PLC0415 - one machine needs no urllib3
+
+        return cluster_place(which, flags, given)
+    from bridge.wiring.local_steps import local_place  # noqa: PLC0415 - a cluster needs no database
+
+    return local_place(which, given)
+
+
+def which_of(environment: Mapping[str, str]) -> Which:
+    """Which step of which run. Raises BadSettings naming the variable."""
+    attempt = environment.get("BRIDGE_ATTEMPT", "") or "0"
     if not attempt.isascii() or not attempt.isdigit():
         raise BadSettings("BRIDGE_ATTEMPT has to be a whole number: the attempt that this step belongs to")
-    run = given.get("BRIDGE_RUN", "")
-    step = given.get("BRIDGE_STEP", "")
-    if run not in {"", "none"} and needs_step and not step:
-        raise BadSettings("BRIDGE_STEP has to name the step of the run; the template sets it")
-    projects = Path(given.get("BRIDGE_PROJECTS_DIR", "") or ".").resolve()
-    state = given.get("BRIDGE_STATE_DIR", "")
-    return Place(
-        run=run,
-        attempt=int(attempt),
-        step=step,
-        state=Path(state).resolve() if state else projects / ".bridge",
-        projects=projects,
-        jobs=given.get("BRIDGE_JOBS", "") or "container",
-        container_command=given.get("BRIDGE_CONTAINER_COMMAND", ""),
-        node=given.get("BRIDGE_NODE", ""),
-    )
+    return Which(environment.get("BRIDGE_RUN", ""), int(attempt), environment.get("BRIDGE_STEP", ""))
 
 
-def local_builds(state: Path, projects: Path, *, jobs: str, container_command: str, node: str) -> ProcessBuilds:
-    """The builds of one machine. What is not named is looked for; raises Misconfigured if it is not there."""
-    if jobs not in {"container", "host"}:
-        raise BadSettings("BRIDGE_JOBS has to be `container` or `host`")
-    engine = () if jobs == "host" else (container_command,) if container_command else working_engine()
-    return ProcessBuilds(
-        state,
-        FolderProjects(projects),
-        jobs="host" if jobs == "host" else "container",
-        container_command=engine,
-        node=node or find_node(),
-        clock=SystemClock(),
-    )
+def in_cluster(environment: Mapping[str, str], flags: ClusterFlags = ClusterFlags()) -> bool:
+    """Whether a cluster is meant, not one machine."""
+    if any(environment.get(name) for name in _FOLDERS):
+        return False
+    return flags != ClusterFlags() or any(environment.get(name) for name in _CLUSTERS)
+
+
+def path_of(said: str) -> Path | None:
+    """The path that a variable or flag holds, None if it is empty."""
+    return Path(said) if said else None

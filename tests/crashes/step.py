@@ -1,11 +1,12 @@
 """The step's process over dying ports."""
 
 from bridge import step
-from bridge.wiring.steps import Place, place_of
+from bridge.wiring.local_steps import LocalPlace
+from bridge.wiring.steps import place_of
 from tests.crashes.dying import dying
 
 
-class DyingPlace(Place):
+class DyingPlace(LocalPlace):
     """Where a step stands, which does not outlive its writing."""
 
     def runs(self):
@@ -16,4 +17,4 @@ class DyingPlace(Place):
 
 
 if __name__ == "__main__":
-    step.main(where=lambda: DyingPlace(**vars(place_of())))
+    step.main(where=lambda flags: DyingPlace(**vars(place_of(flags))))
