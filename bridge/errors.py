@@ -84,7 +84,19 @@ class Forbidden(EngineError):
 
 
 class Unavailable(EngineError):
-    """No usable answer; asking again later may help."""
+    """No usable answer; asking again later may help.
+
+    Args:
+        message: what was tried, what came back, the next move.
+        retry_after_seconds: after how long, if that was said.
+        busy: too many ask, and nothing was begun.
+
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None, busy: bool = False) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        self.busy = busy
 
 
 class StatusNotPosted(BridgeError):

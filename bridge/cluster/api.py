@@ -32,6 +32,7 @@ from urllib3.exceptions import (
 from urllib3.response import BaseHTTPResponse
 
 from bridge.cluster.connections import Connection, tls_context
+from bridge.cluster.patience import within_patience
 from bridge.errors import Conflict, EngineError, Forbidden, Misconfigured, NotFound, Unavailable
 
 PAGE = 500
@@ -66,10 +67,6 @@ class Refused(EngineError):
 
 class AskLater(Unavailable):
     """The API server is busy or away and may have said for how long."""
-
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_seconds = retry_after_seconds
 
 
 class Gone(Unavailable):
@@ -150,11 +147,13 @@ class Api:
 
     Every method raises NotFound, AlreadyExists, Conflict, Forbidden, Unauthorized, Refused, Gone, AskLater or
     another Unavailable, and Misconfigured when the token or a certificate cannot be read; nothing else.
+    Each call keeps to what is left of a `patience.patience` around it.
 
     Args:
         connection: where it is and who we are.
         connect_timeout_seconds: until a connection stands.
-        timeout_seconds: until an answer is complete; also the longest silence in it.
+        timeout_seconds: until an answer is complete, however often it was asked for again meanwhile; of a watch
+            until it begins.
         pool_size: connections that are kept.
 
     """
@@ -356,7 +355,10 @@ class Api:
             "fieldSelector": fields,
         }
         ask = self._ask("watch", resource, namespace, query=query, metadata_only=metadata_only, listed=False)
-        return Events(Stream(self._opened(ask, silence_seconds=silence_seconds), str(ask)), str(ask))
+        response = self._opened(ask, self._deadline())
+        # It has begun; from here on silence means that nothing happens.
+        _patient(response, silence_seconds)
+        return Events(Stream(response, str(ask)), str(ask))
 
     def stream(
         self,
@@ -370,7 +372,8 @@ class Api:
     ) -> "Stream":
         """The bytes below an object as they come, such as a pod's log."""
         ask = self._ask("get", resource, namespace, name, subresource=subresource, query=query)
-        return Stream(self._opened(ask, silence_seconds=silence_seconds), str(ask))
+        # A log that nobody has written to yet does not even begin.
+        return Stream(self._opened(ask, self._deadline(), silence_seconds=silence_seconds), str(ask))
 
     def at(self, path: str) -> dict[str, Any]:
         """What a path of its own answers, such as `/version`."""
@@ -414,8 +417,8 @@ class Api:
         )
 
     def _answer(self, ask: _Ask) -> dict[str, Any]:
-        deadline = time.monotonic() + self._timeout_seconds
-        response = self._opened(ask, silence_seconds=self._timeout_seconds)
+        deadline = self._deadline()
+        response = self._opened(ask, deadline)
         try:
             content = _read(response, ask, deadline=deadline)
         except HTTPError as exc:
@@ -428,19 +431,22 @@ class Api:
             raise Unavailable(f"{ask}: the answer is no object; check that the API server answers itself")
         return answer
 
-    def _opened(self, ask: _Ask, *, silence_seconds: float) -> BaseHTTPResponse:
-        """The beginning of a good answer; the caller reads it or closes it."""
-        deadline = time.monotonic() + self._timeout_seconds
+    def _deadline(self) -> float:
+        return time.monotonic() + within_patience(self._timeout_seconds)
+
+    def _opened(self, ask: _Ask, deadline: float, *, silence_seconds: float | None = None) -> BaseHTTPResponse:
+        """The beginning of a good answer; the caller reads it or closes it. It may take until `deadline`, or
+        with `silence_seconds` so long from when it was sent."""
         renewed = False
         for tries in range(1, _BUSY_TRIES + 1):
             token = self.connection.tokens.current()
-            response = self._sent(ask, token, silence_seconds=silence_seconds)
+            response = self._sent(ask, token, deadline, silence_seconds)
             if response.status == HTTPStatus.UNAUTHORIZED and not renewed:
                 renewed = True
                 if self.connection.tokens.renew(token):
                     _translated(response, ask)
                     token = self.connection.tokens.current()
-                    response = self._sent(ask, token, silence_seconds=silence_seconds)
+                    response = self._sent(ask, token, deadline, silence_seconds)
             if response.status < HTTPStatus.MULTIPLE_CHOICES:
                 return response
             error = _translated(response, ask)
@@ -453,15 +459,14 @@ class Api:
             time.sleep(pause)
         raise AssertionError
 
-    def _sent(self, ask: _Ask, token: str, *, silence_seconds: float) -> BaseHTTPResponse:
+    def _sent(self, ask: _Ask, token: str, deadline: float, silence_seconds: float | None) -> BaseHTTPResponse:
         headers = {"Accept": ask.accept, "User-Agent": "brigade-argo-bridge"}
         if ask.content_type:
             headers["Content-Type"] = ask.content_type
         if token:
             headers["Authorization"] = f"Bearer {token}"
-        timeout = urllib3.Timeout(connect=self._connect_timeout_seconds, read=silence_seconds)
         try:
-            return self._pool.sent(ask, headers, timeout)
+            return self._pool.sent(ask, headers, self._timeout(ask, deadline, silence_seconds))
         except SSLError as exc:
             # Nothing was sent. Certificates on both sides are replaced now and then.
             if not self._pool.renewed():
@@ -473,9 +478,18 @@ class Api:
         except HTTPError as exc:
             raise _broken(ask, exc) from exc
         try:
-            return self._pool.sent(ask, headers, timeout)
+            return self._pool.sent(ask, headers, self._timeout(ask, deadline, silence_seconds))
         except HTTPError as exc:
             raise _broken(ask, exc) from exc
+
+    def _timeout(self, ask: _Ask, deadline: float, silence_seconds: float | None) -> urllib3.Timeout:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise AskLater(f"{ask}: there was no time left for it; ask again")
+        connect = min(self._connect_timeout_seconds, left)
+        if silence_seconds is not None:
+            return urllib3.Timeout(connect=connect, read=silence_seconds)
+        return urllib3.Timeout(connect=connect, read=left, total=left)
 
 
 class Stream:
@@ -667,8 +681,10 @@ def _read(response: BaseHTTPResponse, ask: _Ask, *, deadline: float) -> bytes:
             length += len(chunk)
             if length > MAX_ANSWER_BYTES:
                 raise TooMuch(f"{ask}: the answer is longer than {MAX_ANSWER_BYTES} bytes; ask for less at once")
-            if time.monotonic() > deadline:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise AskLater(f"{ask}: the answer was not complete in time; ask again")
+            _patient(response, left)
         whole = True
     finally:
         if whole:
@@ -676,6 +692,14 @@ def _read(response: BaseHTTPResponse, ask: _Ask, *, deadline: float) -> bytes:
         else:
             response.close()
     return b"".join(parts)
+
+
+def _patient(response: BaseHTTPResponse, seconds: float) -> None:
+    """Wait so long for the next bytes of an answer that has begun."""
+    sock = getattr(response.connection, "sock", None)
+    # There is none any more when the server closes after this answer; the time that it began with stays.
+    if sock is not None:
+        sock.settimeout(seconds)
 
 
 def _translated(response: BaseHTTPResponse, ask: _Ask) -> EngineError:
@@ -700,6 +724,7 @@ def _translated(response: BaseHTTPResponse, ask: _Ask) -> EngineError:
         return AskLater(
             f"{ask}: the API server is busy or away ({said}); ask again",
             retry_after_seconds=_retry_after(response, status),
+            busy=code == HTTPStatus.TOO_MANY_REQUESTS,
         )
     if code >= HTTPStatus.BAD_REQUEST:
         return Refused(f"{ask}: the API server refused it ({said}); this is no use to repeat")
