@@ -7,7 +7,7 @@ from the marks.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from bridge.core.builds import Build, BuildSpec, Ending, Outcome
@@ -101,6 +101,11 @@ class Pipelines(Protocol):
         """One of them. Raises NotFound, or BadPipeline with the reason."""
         ...
 
+    def refresh(self) -> bool:
+        """Look anew before an event is called unwanted, at most every few seconds; whether `all` may say
+        something else now. Raises Unavailable when it cannot be known."""
+        ...
+
 
 class Projects(Protocol):
     """The Brigade projects there are."""
@@ -115,6 +120,13 @@ class Projects(Protocol):
 
     def all(self) -> list[Project]:
         """Every readable project, by name."""
+        ...
+
+    def fresh(self, known: Project) -> Project:
+        """A project as it is at this moment, or was a moment ago, before its sender is refused.
+
+        Raises UnknownProject if it is gone, and Unavailable when it cannot be known.
+        """
         ...
 
 
@@ -204,6 +216,43 @@ class Reports(Protocol):
 
         Raises StatusNotPosted.
         """
+        ...
+
+
+@dataclass(frozen=True)
+class InstallationToken:
+    """A token of our GitHub App that is good for one repository. It is never stored, and not in the repr."""
+
+    token: str = field(repr=False)
+    expires: float
+    """When it ends, in seconds since the epoch."""
+
+
+class InstallationTokens(Protocol):
+    """Who hands out installation tokens to builds."""
+
+    def fresh(self, run_id: str, project: str) -> InstallationToken | None:
+        """A token for the repository of the run's project that lasts as long as most builds do; None if there is
+        no App for it, and a build goes on without. Raises EngineError when that cannot be found out now."""
+        ...
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who bears a token, as the cluster says."""
+
+    account: str
+    """The ServiceAccount, `namespace:name`."""
+    run: str
+    """The run that the pod belongs to which the token is bound to; empty if there is none."""
+
+
+class Callers(Protocol):
+    """Who finds out whose a projected ServiceAccount token is."""
+
+    def caller(self, token: str) -> Caller | None:
+        """Who bears this token; None if it is not valid, or not meant for us. Raises EngineError when that cannot
+        be found out now."""
         ...
 
 

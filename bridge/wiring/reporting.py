@@ -1,10 +1,11 @@
-"""Where commit statuses go on one machine. Apart from the other ports, since GitHub's client is slow to import."""
+"""Where commit statuses go, and the GitHub App. Apart from the other ports: GitHub's client is slow to import."""
 
 import contextlib
 
 from bridge.core.runs import Report, Run
-from bridge.errors import UnknownProject
-from bridge.github.statuses import GITHUB, GitHubStatuses
+from bridge.errors import BadSettings, UnknownProject
+from bridge.github.app import App
+from bridge.github.statuses import TAKEN, GitHubStatuses
 from bridge.local.board import Board
 from bridge.ports import Projects, Reports
 from bridge.settings import Settings
@@ -23,7 +24,7 @@ class StatusesOrBoard:
     def post(self, run: Run, report: Report, *, url: str) -> str:
         """Deliver a status to GitHub, or to the board if nobody may post there. Raises StatusNotPosted."""
         to = self._github.post(run, report, url=url)
-        return to if to == GITHUB else self._board.post(run, report, url=url)
+        return to if to in TAKEN else self._board.post(run, report, url=url)
 
 
 class Unposted:
@@ -45,7 +46,7 @@ class StatusesOrRecord:
     def post(self, run: Run, report: Report, *, url: str) -> str:
         """Deliver a status to GitHub, or keep it in the record. Raises StatusNotPosted."""
         to = self._github.post(run, report, url=url)
-        return to if to == GITHUB else self._record.post(run, report, url=url)
+        return to if to in TAKEN else self._record.post(run, report, url=url)
 
 
 def cluster_reports(settings: Settings, projects: Projects) -> Reports:
@@ -54,16 +55,32 @@ def cluster_reports(settings: Settings, projects: Projects) -> Reports:
 
 
 def statuses(settings: Settings, projects: Projects) -> GitHubStatuses:
-    """GitHub, with the token of each run's project."""
+    """GitHub, as our App where it is installed, else with the token of each run's project."""
 
     def token_of(name: str) -> str | None:
         with contextlib.suppress(UnknownProject):
             return projects.read(name).token or None
         return None
 
-    def repository_of(name: str) -> str:
-        with contextlib.suppress(UnknownProject):
-            return projects.read(name).repository or name
-        return name
+    return GitHubStatuses(
+        token_of,
+        app=github_app(settings),
+        base_url=settings.github_api_url,
+        repository_of=lambda name: repository_of(projects, name),
+    )
 
-    return GitHubStatuses(token_of, base_url=settings.github_api_url, repository_of=repository_of)
+
+def repository_of(projects: Projects, name: str) -> str:
+    """The repository of a project: its name, unless it says otherwise or is gone."""
+    with contextlib.suppress(UnknownProject):
+        return projects.read(name).repository or name
+    return name
+
+
+def github_app(settings: Settings) -> App | None:
+    """Our GitHub App, if the settings name one. Raises BadSettings if they name half of one, or its key is none."""
+    if not settings.github_app_id and settings.github_app_key_file is None:
+        return None
+    if not settings.github_app_id or settings.github_app_key_file is None:
+        raise BadSettings("BRIDGE_GITHUB_APP_ID and BRIDGE_GITHUB_APP_KEY_FILE belong together: set both, or none")
+    return App(settings.github_app_id, settings.github_app_key_file, base_url=settings.github_api_url)
