@@ -41,6 +41,12 @@ cluster-up: .venv/.ok ## a real API server on this machine, built once (5 minute
 cluster-down: .venv/.ok ## stop it
 	@$(V)/python -m tests.cluster down
 
+node-up: .venv/.ok ## a node on which pods really run, with its API server (root; built once, 7 minutes), until node-down
+	@$(V)/python -m tests.cluster node-up
+
+node-down: .venv/.ok ## stop it, and remove all that it made
+	@$(V)/python -m tests.cluster node-down
+
 render: .venv/.ok ## render the committed pipelines into argo-templates/
 	$(V)/bridgectl render bridge/local/default_pipelines -o argo-templates
 	$(V)/bridgectl render examples/widgets/pipelines -o argo-templates
@@ -70,5 +76,5 @@ clean: ## remove what was built and cached here
 	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@
 
-.PHONY: help demo test test-cluster test-js cluster-up cluster-down check format render lock bootstrap clean
+.PHONY: help demo test test-cluster test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
 .DEFAULT_GOAL := help

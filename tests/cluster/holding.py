@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from tests.cluster.control_plane import CannotStart, ControlPlane, Processes
+from tests.cluster.node import Node
 
 ROOT = Path(__file__).parents[2]
 STOP_SECONDS = 60
@@ -27,23 +28,24 @@ POLL_SECONDS = 0.2
 
 
 @contextlib.contextmanager
-def using(folder: Path, *, own_crds: bool = False) -> Iterator[ControlPlane]:
+def using(folder: Path, *, own_crds: bool = False, node: bool = False) -> Iterator[ControlPlane]:
     """The control plane of this folder, started by the first of its users and stopped after the last has left or died.
 
-    `own_crds`: the first starts it with our small CRDs, also where Argo's are at hand.
+    `own_crds`: the first starts it with our small CRDs, also where Argo's are at hand. `node`: and with a node.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(folder / "users.lock", fcntl.LOCK_SH):
-            yield _running_or_started(folder, "--while-used", *(["--own-crds"] if own_crds else []))
+            chosen = [*(["--own-crds"] if own_crds else []), *(["--node"] if node else [])]
+            yield _running_or_started(folder, "--while-used", *chosen)
     finally:
         _await_end_if_last(folder)
 
 
-def up(folder: Path) -> ControlPlane:
-    """The control plane of this folder, started if it does not run; it runs on until `down`."""
+def up(folder: Path, *, node: bool = False) -> ControlPlane:
+    """The control plane of this folder (`node`: with a node), started if it does not run; it runs on until `down`."""
     folder.mkdir(parents=True, exist_ok=True)
-    return _running_or_started(folder)
+    return _running_or_started(folder, *(["--node"] if node else []))
 
 
 def down(folder: Path) -> bool:
@@ -73,8 +75,8 @@ def running(folder: Path) -> ControlPlane | None:
     return ControlPlane(url=state["url"], admin_token=state["admin_token"], strict=state["strict"], **paths)
 
 
-def hold(folder: Path, *, while_used: bool, own_crds: bool) -> None:
-    """Start a control plane and return once it is ready; a process that goes on without us holds it.
+def hold(folder: Path, *, while_used: bool, own_crds: bool, node: bool = False) -> None:
+    """Start a control plane, or a node with one, and return once it is ready; a process that goes on without us holds it.
 
     Only for a process that does nothing else, as it forks and never comes back (`python -m tests.cluster hold`).
     Its exit code is 0 when the control plane is ready.
@@ -86,7 +88,9 @@ def hold(folder: Path, *, while_used: bool, own_crds: bool) -> None:
     os.close(ready)
     os.setsid()
     with _locked(folder / "holder.lock", fcntl.LOCK_EX):
-        processes = Processes(folder, strict=False if own_crds else None)
+        processes = (
+            Node(folder, own_crds=own_crds) if node else Processes(folder, strict=False if own_crds else None)
+        )
         with processes as control_plane:
             _write_state(folder, control_plane)
             os.write(tell_ready, b"1")
@@ -116,7 +120,7 @@ def _running_or_started(folder: Path, *options: str) -> ControlPlane:
         return control_plane
 
 
-def _wait(processes: Processes, users: IO[str] | None) -> None:
+def _wait(processes: Processes | Node, users: IO[str] | None) -> None:
     ends = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, ends)
     while signal.sigtimedwait(ends, POLL_SECONDS) is None:
