@@ -4,6 +4,7 @@ Of a closed run it keeps three short values, of an open one four, so that 10,000
 What is done about a run begins with a read of its record: this only says where to look.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -23,6 +24,11 @@ class _Known:
     pipeline: str
     closed: float | None
     """None: it is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Broken:
+    reason: str
 
 
 class RunIndex:
@@ -46,7 +52,7 @@ class RunIndex:
         self._runs = runs
         self._wake = wake
         self._keep_runs = keep_runs
-        self.cache: Cache[_Known] = Cache(
+        self.cache: Cache[_Known | _Broken] = Cache(
             api, SECRETS, namespace, self._known, fields=RUN_FIELDS, metadata_only=True
         )
 
@@ -60,20 +66,24 @@ class RunIndex:
 
     def open(self) -> list[str]:
         """The runs that are not closed, the oldest first."""
-        found = [(known.accepted, run) for run, known in self.cache.all().items() if known.closed is None]
+        found = [
+            (known.accepted, run)
+            for run, known in self.cache.all().items()
+            if isinstance(known, _Known) and known.closed is None
+        ]
         return [run for _accepted, run in sorted(found)]
 
     def is_closed(self, run: str) -> bool:
         """Whether this run is known to be closed, so that what happens to what is left of it matters to nobody."""
         known = self.cache.get(run)
-        return known is not None and known.closed is not None
+        return isinstance(known, _Known) and known.closed is not None
 
     def old(self, *, now: float, retention_seconds: float | None) -> list[str]:
         """The closed runs that were kept long enough: by age, or as their pipeline has plenty of newer ones."""
         closed = [
             (known.closed, run, known.pipeline)
             for run, known in self.cache.all().items()
-            if known.closed is not None
+            if isinstance(known, _Known) and known.closed is not None
         ]
         aged = {run for at, run, _ in closed if retention_seconds is not None and at <= now - retention_seconds}
         surplus = self._surplus(closed, now) if self._keep_runs else set()
@@ -81,7 +91,9 @@ class RunIndex:
 
     def broken(self) -> list[tuple[str, str]]:
         """The records that are set aside, each with the reason."""
-        return list(self._runs.damaged())
+        return sorted(
+            (name, known.reason) for name, known in self.cache.all().items() if isinstance(known, _Broken)
+        )
 
     def _surplus(self, closed: list[tuple[float, str, str]], now: float) -> set[str]:
         by_pipeline: dict[str, list[tuple[float, str]]] = {}
@@ -94,12 +106,15 @@ class RunIndex:
             if at <= now - REPEAT_SECONDS
         }
 
-    def _known(self, secret: Mapping[str, Any]) -> _Known | None:
+    def _known(self, secret: Mapping[str, Any]) -> _Known | _Broken | None:
         run = self._runs.run_of(secret)
         if run is None:
-            return None
-        asked = run.applicable_act is not None
-        if run.closed is None or asked:
+            name = str(secret["metadata"].get("name"))
+            reason = dict(self._runs.damaged()).get(name)
+            return None if reason is None else _Broken(reason)
+        # Few pipelines, many runs: one text for all of a pipeline's.
+        pipeline = sys.intern(run.pipeline)
+        if run.closed is None or run.applicable_act is not None:
             self._wake(run.id)
-            return _Known(run.accepted, run.pipeline, None)
-        return _Known(run.accepted, run.pipeline, run.closed)
+            return _Known(run.accepted, pipeline, None)
+        return _Known(run.accepted, pipeline, run.closed)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Forbidden, Unavailable
 from bridge.flows.fencing import NotLeading
 from bridge.flows.reconciling import Reconciling
 from bridge.ports import RunFilter, Runs
@@ -20,6 +20,10 @@ WORKERS = 4
 TROUBLE_SECONDS = 5.0
 """A run that meets trouble is left alone for so long; it doubles each time, up to the cap."""
 TROUBLE_CAP_SECONDS = 60.0
+SETTLE_SECONDS = 0.05
+"""A moment for what comes together: a Workflow, its build and its pod are one look, and a burst is one pass."""
+SAY_AGAIN_SECONDS = 30.0
+"""While nothing answers, a line in the log so often, however many runs wait."""
 
 
 class Index(Protocol):
@@ -84,13 +88,12 @@ class Controlling:
         self._in_flight: dict[str, Future[None]] = {}
         self._looked: dict[str, float] = {}
         """When the last look at an open run began."""
-        self._troubles: dict[str, int] = {}
-        self._not_before: dict[str, float] = {}
+        self._troubles = _Troubles()
         self._swept: float | None = None
         self._woken: set[str] = set()
         self._something = threading.Condition()
         self.looks = 0
-        """How many looks were taken, for the metrics."""
+        """How many looks were begun, for the metrics."""
 
     def wake(self, run: str) -> None:
         """Something of this run changed: look at it soon. From any thread."""
@@ -105,7 +108,7 @@ class Controlling:
                 if self._leads():
                     self.look(pool)
                 else:
-                    self._looked.clear()
+                    self._rest()
                 self._pause(stop)
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -125,22 +128,40 @@ class Controlling:
             with self._something:
                 self._woken |= busy
 
+    def _rest(self) -> None:
+        """Who does not lead looks at nothing; once it does, at everything."""
+        self._looked.clear()
+        with self._something:
+            self._woken.clear()
+
     def _start(self, pool: ThreadPoolExecutor, run: str, now: float, what: Callable[[str], object]) -> None:
-        if run in self._in_flight or self._not_before.get(run, now) > now:
+        if run in self._in_flight or self._troubles.is_resting(run, now):
             return
         self._looked[run] = now
-        self._in_flight[run] = pool.submit(self._one, run, what)
+        self.looks += 1
+        future = self._in_flight[run] = pool.submit(self._one, run, what)
+        future.add_done_callback(self._done)
+
+    def _done(self, _future: Future[None]) -> None:
+        with self._something:
+            self._something.notify_all()
 
     def _due(self, now: float, woken: set[str]) -> list[str]:
         try:
             runs = self._index.open()
         except BridgeError as error:
-            log.warning("the runs cannot be listed: %s", error)
+            self._troubles.tell("the runs cannot be listed", error, now)
             return []
         known = set(runs)
         self._looked = {run: at for run, at in self._looked.items() if run in known}
+        self._troubles.forget_others(known)
+        again = self._troubles.rested(now)
         never = float("-inf")
-        return [run for run in runs if run in woken or now - self._looked.get(run, never) >= self._resync_seconds]
+        return [
+            run
+            for run in runs
+            if run in woken or run in again or now - self._looked.get(run, never) >= self._resync_seconds
+        ]
 
     def _old(self, now: float) -> list[str]:
         if self._swept is not None and now - self._swept < SWEEP_SECONDS:
@@ -150,34 +171,89 @@ class Controlling:
         try:
             return self._index.old(now=reconciling.clock.now(), retention_seconds=reconciling.retention_seconds)
         except BridgeError as error:
-            log.warning("the old runs cannot be listed: %s", error)
+            self._troubles.tell("the old runs cannot be listed", error, now)
             return []
 
     def _pause(self, stop: threading.Event) -> None:
+        """Until a run is woken that can be looked at, or the next poll."""
         with self._something:
-            if self._woken - self._in_flight.keys() and not stop.is_set():
-                return
-            self._something.wait(self._poll_seconds)
+            news = self._something.wait_for(lambda: stop.is_set() or self._has_news(), self._poll_seconds)
+        if news:
+            stop.wait(SETTLE_SECONDS)
+
+    def _has_news(self) -> bool:
+        return any(run not in self._in_flight or self._in_flight[run].done() for run in self._woken)
 
     def _one(self, run: str, what: Callable[[str], object]) -> None:
-        self.looks += 1
+        now = self._reconciling.clock.monotonic
         try:
             what(run)
         except NotLeading:
             return
         except BridgeError as error:
-            self._troubled(run, str(error))
+            self._troubles.met(run, error, now())
         except Exception:
             # A defect met by one run; all others must go on.
             log.exception("run %s could not be looked at", run)
-            self._troubled(run, "a defect, see the log")
+            self._troubles.rest(run, now())
         else:
-            self._troubles.pop(run, None)
-            self._not_before.pop(run, None)
+            self._troubles.over(run)
 
-    def _troubled(self, run: str, why: str) -> None:
-        count = self._troubles.get(run, 0) + 1
-        self._troubles[run] = count
-        pause = min(TROUBLE_SECONDS * 2.0 ** (count - 1), TROUBLE_CAP_SECONDS)
-        self._not_before[run] = self._reconciling.clock.monotonic() + pause
-        log.warning("run %s: %s (looking again in %.0f s)", run, why, pause)
+
+class _Troubles:
+    """Which runs met trouble and rest for a while, and the few lines about it in the log. From any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, int] = {}
+        self._until: dict[str, float] = {}
+        self._told_at: float | None = None
+        self._untold = 0
+
+    def met(self, run: str, error: BridgeError, now: float) -> None:
+        """A look at `run` ended so."""
+        pause = self.rest(run, now)
+        if isinstance(error, Unavailable | Forbidden):
+            # It is not this run's doing, and all others meet it too.
+            self.tell(f"run {run}", error, now)
+        else:
+            log.warning("run %s: %s (looking again in %.0f s)", run, error, pause)
+
+    def tell(self, what: str, error: BridgeError, now: float) -> None:
+        """Say that something does not answer, unless that was said a short while ago."""
+        with self._lock:
+            if self._told_at is not None and now - self._told_at < SAY_AGAIN_SECONDS:
+                self._untold += 1
+                return
+            self._told_at, others, self._untold = now, self._untold, 0
+        more = f" ({others} more of the kind since the last line)" if others else ""
+        log.warning("%s: %s%s", what, error, more)
+
+    def rest(self, run: str, now: float) -> float:
+        """Leave the run alone for a while, for longer each time; answers how long."""
+        with self._lock:
+            count = self._counts[run] = self._counts.get(run, 0) + 1
+            pause = min(TROUBLE_SECONDS * 2.0 ** min(count - 1, 10), TROUBLE_CAP_SECONDS)
+            self._until[run] = now + pause
+        return pause
+
+    def over(self, run: str) -> None:
+        """A look at `run` ended well."""
+        with self._lock:
+            self._counts.pop(run, None)
+            self._until.pop(run, None)
+
+    def is_resting(self, run: str, now: float) -> bool:
+        with self._lock:
+            return self._until.get(run, now) > now
+
+    def rested(self, now: float) -> set[str]:
+        """The runs that met trouble and may be looked at again."""
+        with self._lock:
+            return {run for run, until in self._until.items() if until <= now}
+
+    def forget_others(self, known: set[str]) -> None:
+        """Forget the runs that are not open any more."""
+        with self._lock:
+            for run in [run for run in self._counts if run not in known]:
+                del self._counts[run], self._until[run]
