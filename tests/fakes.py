@@ -232,6 +232,15 @@ class FakePipelines(Fake):
         super().__init__()
         self.pipelines = {pipeline.name: pipeline for pipeline in pipelines}
         self.broken = dict(broken or {})
+        self.unseen: list[Pipeline] = []
+        """Those that `refresh` will find."""
+
+    @_can_fail
+    def refresh(self) -> bool:
+        with self._lock:
+            found, self.unseen = self.unseen, []
+            self.pipelines |= {pipeline.name: pipeline for pipeline in found}
+        return bool(found)
 
     @_can_fail
     def all(self) -> list[Pipeline]:
@@ -254,6 +263,19 @@ class FakeProjects(Fake):
     def __init__(self, projects: Iterable[Project] = ()) -> None:
         super().__init__()
         self.projects = {project.name: project for project in projects}
+        self.unseen: list[Project | str] = []
+        """What `fresh` will find: a project that changed, or the name of one that went."""
+
+    @_can_fail
+    def fresh(self, known: Project) -> Project:
+        with self._lock:
+            found, self.unseen = self.unseen, []
+            for one in found:
+                if isinstance(one, str):
+                    self.projects.pop(one)
+                else:
+                    self.projects[one.name] = one
+        return self.read(known.name)
 
     @_can_fail
     def read(self, name: str) -> Project:

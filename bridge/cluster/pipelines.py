@@ -10,6 +10,8 @@ from bridge.core.pipelines import Pipeline
 from bridge.core.workflow_templates import is_pipeline, pipeline_of
 from bridge.errors import BadPipeline, NotFound
 
+MISS_PATIENCE_SECONDS = 3.0
+"""So long a listing anew may take."""
 MISS_SECONDS = 5.0
 """For a pipeline that is not known the cluster is asked so often at most."""
 
@@ -43,7 +45,7 @@ class ClusterPipelines:
 
         Raises Unavailable when there is no answer.
         """
-        return self.cache.refresh(not_within_seconds=MISS_SECONDS)
+        return self.cache.refresh(not_within_seconds=MISS_SECONDS, timeout_seconds=MISS_PATIENCE_SECONDS)
 
     def all(self) -> list[Pipeline]:
         """Every pipeline that can be read, by name."""

@@ -19,6 +19,7 @@ A project's `secrets` are not read: Brigade's controller hands them to the worke
 
 import base64
 import binascii
+import math
 import re
 import threading
 import time
@@ -27,10 +28,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bridge.cluster.api import SECRETS, Api
+from bridge.cluster.patience import within_patience
 from bridge.cluster.watching import Cache
 from bridge.core.names import LABEL_PREFIX, project_id
 from bridge.core.projects import AUTHOR_ASSOCIATIONS, DEFAULT_ALLOWED_AUTHORS, Project
-from bridge.errors import BadProject, NotFound, UnknownProject
+from bridge.errors import BadProject, BridgeError, NotFound, Unavailable, UnknownProject
 
 PROJECT_LABELS = "component in (project,bridge-project)"
 """Finds both Secrets of every project, whoever made them: Helm's have another `heritage`."""
@@ -39,6 +41,8 @@ OURS = "-bridge"
 """What our Secret's name adds to a project's id."""
 MISS_SECONDS = 5.0
 """For a project that is not known the cluster is asked so often at most, whoever asks."""
+MISS_PATIENCE_SECONDS = 3.0
+"""So long the answer to that may take."""
 FRESH_SECONDS = 1.0
 """A project is read anew so often at most."""
 
@@ -76,6 +80,10 @@ class SecretProjects:
             kept |= {name: part for name, part in parts if part is not None}
         return _all(kept)
 
+    def fresh(self, known: Project) -> Project:
+        """It is read at each call anyway; see the port."""
+        return self.read(known.name)
+
     def _found(self, identity: str, what: str) -> "_Joined":
         if not _ID.fullmatch(identity):
             raise _unknown(what, self._namespace)
@@ -106,8 +114,8 @@ class WatchedProjects:
 
     def __init__(self, api: Api, namespace: str) -> None:
         self._namespace = namespace
-        self._secrets = SecretProjects(api, namespace)
-        self._fresh: dict[str, float] = {}
+        self._secrets = SecretProjects(api.within(MISS_PATIENCE_SECONDS), namespace)
+        self._fresh: dict[str, _Fresh] = {}
         self._fresh_lock = threading.Lock()
         self.cache: Cache[_Part] = Cache(api, SECRETS, namespace, part_of, labels=PROJECT_LABELS)
 
@@ -130,16 +138,24 @@ class WatchedProjects:
     def fresh(self, known: Project) -> Project:
         """A known project as it is in the cluster at this moment, for a last look before a signature is refused.
 
-        At most one read every second for each project; in between `known` is answered. Raises as `read`, and
-        Unavailable when there is no answer.
+        At most one read every second for each project; in between, and to whoever asks meanwhile, the answer of
+        that one is given. Raises as `read`, and Unavailable when there is no answer.
         """
-        now = time.monotonic()
         with self._fresh_lock:
-            if now - self._fresh.get(known.id, float("-inf")) < FRESH_SECONDS:
-                return known
             # No more of these than there are projects.
-            self._fresh[known.id] = now
-        return self._secrets.read(known.name)
+            fresh = self._fresh.setdefault(known.id, _Fresh())
+        if not fresh.lock.acquire(timeout=within_patience(MISS_PATIENCE_SECONDS)):
+            raise Unavailable(f"reading project {known.name[:200]} anew was not done in time; ask again")
+        try:
+            if time.monotonic() - fresh.read_at >= FRESH_SECONDS:
+                fresh.answer = self._asked(known.name)
+                fresh.read_at = time.monotonic()
+            answer = fresh.answer
+        finally:
+            fresh.lock.release()
+        if isinstance(answer, BridgeError):
+            raise answer.with_traceback(None)
+        return answer
 
     def all(self) -> list[Project]:
         """Every project that can be used, by name."""
@@ -150,15 +166,32 @@ class WatchedProjects:
         joined = _all_joined(self.cache.all())
         return sorted((name, one.reason) for name, one in joined.items() if one.reason)
 
+    def _asked(self, name: str) -> Project | BridgeError:
+        try:
+            return self._secrets.read(name)
+        except BridgeError as exc:
+            return exc
+
     def _found(self, identity: str, what: str) -> "_Joined":
         if not _ID.fullmatch(identity):
             raise _unknown(what, self._namespace)
         part = self.cache.get(identity)
-        if part is None and self.cache.refresh(not_within_seconds=MISS_SECONDS):
+        if part is None and self.cache.refresh(
+            not_within_seconds=MISS_SECONDS, timeout_seconds=MISS_PATIENCE_SECONDS
+        ):
             part = self.cache.get(identity)
         if part is None:
             raise _unknown(what, self._namespace)
         return _joined(part, self.cache.get(f"{identity}{OURS}"))
+
+
+class _Fresh:
+    """The last time that a project was read anew."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.read_at = -math.inf
+        self.answer: Project | BridgeError = UnknownProject("nobody asked yet")
 
 
 @dataclass(frozen=True)

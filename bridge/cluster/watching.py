@@ -16,6 +16,7 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from bridge.cluster.api import Api, Events, Gone, Resource
+from bridge.cluster.patience import within_patience
 from bridge.errors import BridgeError, Unavailable
 
 RELIST_SECONDS = 900.0
@@ -33,6 +34,8 @@ SAY_NEW_SECONDS = 30.0
 """When it breaks again and again, a line so often."""
 BRIEF_SECONDS = 1.0
 FAILURES_BEFORE_LIST = 3
+TRIES_OF_A_LIST = 2
+"""A list that somebody waits for fails so often before they are told."""
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +102,9 @@ class Watching:
         self._asked = 0
         """How many lists were asked for, and below, how many of those are done."""
         self._done = 0
+        self._failed = 0
+        """How many lists failed, and below, how the last one did."""
+        self._failed_with: BridgeError | None = None
         self._done_changed = threading.Condition(self._lock)
         self._trouble = _Trouble(f"watching {resource} in {namespace or 'all namespaces'}")
         self._thread = threading.Thread(target=self._run, name=f"watch-{resource.plural}", daemon=True)
@@ -123,21 +129,32 @@ class Watching:
         return self.synced.is_set() and not self._trouble.lasting and self._thread.is_alive()
 
     def relist(self, *, timeout_seconds: float = 5.0) -> None:
-        """List anew, now; when this returns, what there was at the call has been told. Raises Unavailable."""
+        """List anew, now; when this returns, what there was at the call has been told.
+
+        Raises Unavailable when that did not work within `timeout_seconds` (and the patience around it), or was
+        tried in vain.
+        """
         with self._lock:
             self._asked += 1
             mine = self._asked
+            # A list that was under way fails too. Where it has not worked for a while, one more try tells enough.
+            vain = self._failed + (1 if self._trouble.lasting else TRIES_OF_A_LIST)
         self._trouble.wake.set()
         self._interrupt()
         with self._lock:
-            done = self._done_changed.wait_for(
-                lambda: self._done >= mine or self._stopping.is_set(), timeout_seconds
+            self._done_changed.wait_for(
+                lambda: self._done >= mine or self._failed >= vain or self._stopping.is_set(),
+                within_patience(timeout_seconds),
             )
-            if not done or self._done < mine:
-                raise Unavailable(
-                    f"listing {self._resource} in {self._namespace or 'all namespaces'} again was not done within "
-                    f"{timeout_seconds:g} s ({self._trouble.said or 'it is slow'}); ask again"
-                )
+            if self._done < mine:
+                raise self._not_done(self._failed_with if self._failed >= vain else None)
+
+    def _not_done(self, why: BridgeError | None) -> Unavailable:
+        said = str(why) if why else self._trouble.said or "it takes too long"
+        message = f"listing {self._resource} in {self._namespace or 'all namespaces'} anew was not done: {said}"
+        if isinstance(why, Unavailable):
+            return Unavailable(message, retry_after_seconds=why.retry_after_seconds, busy=why.busy)
+        return Unavailable(f"{message}; ask again")
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -167,7 +184,14 @@ class Watching:
             asked = self._asked
             due = due or asked > self._done
         if due or not self._version:
-            self._list()
+            try:
+                self._list()
+            except BridgeError as exc:
+                with self._lock:
+                    self._failed += 1
+                    self._failed_with = exc
+                    self._done_changed.notify_all()
+                raise
             with self._lock:
                 self._done = max(self._done, asked)
                 self._done_changed.notify_all()
@@ -279,7 +303,7 @@ class Cache(Generic[_Kept]):
         self._lock = threading.Lock()
         self._refreshing = threading.Lock()
         self._refreshed_at = -math.inf
-        self._refresh_failed = ""
+        self._refresh_failed: Unavailable | None = None
         self.watching = Watching(
             api,
             resource,
@@ -315,15 +339,15 @@ class Cache(Generic[_Kept]):
         However many ask at once, one list is made. Raises Unavailable when there is no answer in time.
         """
         came = time.monotonic()
-        if not self._refreshing.acquire(timeout=timeout_seconds):
+        if not self._refreshing.acquire(timeout=within_patience(timeout_seconds)):
             raise Unavailable("somebody else's listing anew was not done in time; ask again")
         try:
             fresh = self._refreshed_at >= came
             if not fresh and came - self._refreshed_at >= not_within_seconds:
-                self._relist(timeout_seconds)
+                self._relist(max(0.0, timeout_seconds - (time.monotonic() - came)))
                 return True
-            if self._refresh_failed:
-                raise Unavailable(self._refresh_failed)
+            if self._refresh_failed is not None:
+                raise self._refresh_failed.with_traceback(None)
             return fresh
         finally:
             self._refreshing.release()
@@ -331,10 +355,10 @@ class Cache(Generic[_Kept]):
     def _relist(self, timeout_seconds: float) -> None:
         try:
             self.watching.relist(timeout_seconds=timeout_seconds)
-            self._refresh_failed = ""
+            self._refresh_failed = None
         except Unavailable as exc:
             # Whoever waits meanwhile gets the same answer, instead of waiting as long once more.
-            self._refresh_failed = str(exc)
+            self._refresh_failed = exc
             raise
         finally:
             self._refreshed_at = time.monotonic()

@@ -30,29 +30,52 @@ class Accepted:
     """By pipeline name, at least one."""
 
 
-def accept(event: Event, project: Project, *, runs: Runs, pipelines: Pipelines, now: float) -> Accepted | Ignored:
+def accept(
+    event: Event, project: Project, *, runs: Runs, pipelines: Pipelines, now: float, keyed: bool = True
+) -> Accepted | Ignored:
     """Record one run for each pipeline that wants `event`, or say why none does.
 
     The sender must be known to be who it says. `event.delivery` alone decides what is a repeat: the runs of a
     repeat are answered as duplicates, and those that an earlier try left out are created now. Raises
     Unavailable when any record cannot be told to be stored: send it again. Raises KeyReused, with nothing
     stored, when a delivery of another provider than GitHub was seen with another body; GitHub's GUID is
-    shared by an App's hook and a repository's hook, whose bodies differ.
+    shared by an App's hook and a repository's hook, whose bodies differ. `keyed` is false when the delivery was
+    made up just now, so that it cannot have been seen.
+
+    The usual case is one create for each run and nothing else. Pipelines are looked at anew before an event is
+    called unwanted.
     """
     if event.fork_author and event.fork_author not in project.allowed_authors:
         return Ignored(_fork_refused(event, project))
     known = pipelines.all()
-    wanting = [one for one in known if not _why_not(one, event, project)]
+    wanting = _wanting(known, event, project)
+    if not wanting and pipelines.refresh():
+        known = pipelines.all()
+        wanting = _wanting(known, event, project)
     if not wanting:
         return Ignored(_nobody_wants(known, event, project))
     found = digest(event)
-    if event.provider != GITHUB:
-        _check_key(event, found, runs, known)
+    if keyed and event.provider != GITHUB:
+        _check_key(event, found, runs, [one for one in known if _may_have_wanted(one, event, project)])
     created = [
         _created(_run(one, event, digest_of_event=found, now=now), event, runs)
         for one in sorted(wanting, key=lambda one: one.name)
     ]
     return Accepted(tuple(created))
+
+
+def is_for_somebody(name: str, project: Project | None, pipelines: Pipelines) -> bool:
+    """Whether any pipeline is for the project of this name, which is None if it cannot be read.
+
+    Pipelines are looked at anew before none is. Raises Unavailable when it cannot be known.
+    """
+    if any(_is_for(one, name, project) for one in pipelines.all()):
+        return True
+    return pipelines.refresh() and any(_is_for(one, name, project) for one in pipelines.all())
+
+
+def _wanting(known: list[Pipeline], event: Event, project: Project) -> list[Pipeline]:
+    return [one for one in known if not _why_not(one, event, project)]
 
 
 def _why_not(pipeline: Pipeline, event: Event, project: Project) -> str:
@@ -82,14 +105,18 @@ def _created(run: Run, event: Event, runs: Runs) -> Created:
     return created
 
 
-def _check_key(event: Event, found: str, runs: Runs, known: list[Pipeline]) -> None:
-    """Refuse a key that was used for another event before anything of this one is stored.
+def _may_have_wanted(pipeline: Pipeline, event: Event, project: Project) -> bool:
+    """Also one that does not want this event may have wanted its key's other body, which named another branch."""
+    named = any(trigger.event in event.names for trigger in pipeline.on)
+    return named and _is_for(pipeline, project.name, project)
 
-    Also pipelines that do not want this event are asked, because the other body may have named another branch.
-    """
-    for pipeline in known:
-        if not any(trigger.event in event.names for trigger in pipeline.on):
-            continue
+
+def _check_key(event: Event, found: str, runs: Runs, asked: list[Pipeline]) -> None:
+    """Refuse a key that was used for another event before anything of this one is stored."""
+    if len(asked) == 1:
+        # Its create says the same, and stores nothing either.
+        return
+    for pipeline in asked:
         try:
             stored = runs.read(_run_id(pipeline, event))
         except NotFound:
@@ -113,14 +140,14 @@ def _fork_refused(event: Event, project: Project) -> str:
     )
 
 
-def _is_for(pipeline: Pipeline, project: Project) -> bool:
-    opted_in = OPTED_IN in pipeline.projects and project.default_pipeline
-    return opted_in or matches_any(pipeline.projects, project.name)
+def _is_for(pipeline: Pipeline, name: str, project: Project | None) -> bool:
+    opted_in = OPTED_IN in pipeline.projects and project is not None and project.default_pipeline
+    return opted_in or matches_any(pipeline.projects, name)
 
 
 def _nobody_wants(known: list[Pipeline], event: Event, project: Project) -> str:
     # A sender learns nothing of pipelines that are for other projects.
-    ours = [one for one in known if _is_for(one, project)]
+    ours = [one for one in known if _is_for(one, project.name, project)]
     if ours:
         reasons = [_why_not(one, event, project) for one in ours[:_REASONS]]
         more = [f"and {len(ours) - _REASONS} more do not either"] if len(ours) > _REASONS else []

@@ -51,6 +51,10 @@ class TemplatePipelines:
             )
         return one.pipeline
 
+    def refresh(self) -> bool:
+        """Files are looked at each time anyway."""
+        return False
+
     def template(self, name: str) -> dict[str, Any]:
         """The WorkflowTemplate of this name, pipeline or not; a copy. Raises NotFound, or BadPipeline."""
         return copy.deepcopy(dict(self._one(name).template))

@@ -49,6 +49,10 @@ class FolderProjects:
         found = [file.project for file in files if file.project is not None and file.name not in twice]
         return sorted(found, key=lambda project: project.name)
 
+    def fresh(self, known: Project) -> Project:
+        """Its file is looked at each time anyway; see the port."""
+        return self.read(known.name)
+
     def broken(self) -> Sequence[tuple[Path, str]]:
         """The files that cannot be used, each with the reason."""
         files = self._files()

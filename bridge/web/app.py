@@ -11,6 +11,7 @@ from markupsafe import Markup
 from bridge.web.access import require_own_host
 from bridge.web.api import api
 from bridge.web.errors import install_errors
+from bridge.web.forwarding import Forwarding
 from bridge.web.gateway import Gateway, gateway
 from bridge.web.health import Metrics, health
 from bridge.web.hooks import hooks
@@ -31,10 +32,14 @@ _UNSHOWN_CATEGORIES = frozenset({"Cc", "Cs"})
 
 
 def create_app(gateway: Gateway) -> Flask:
-    """The gateway over the ports and settings of `gateway`. Nothing is read from the environment."""
+    """The gateway over the ports and settings of `gateway`. Nothing is read from the environment.
+
+    Raises BadSettings if its `fallback_url` is none.
+    """
     app = Flask(__name__)
     app.jinja_options = {**app.jinja_options, "undefined": StrictUndefined, "finalize": shown}
     gateway.install(app.extensions)
+    Forwarding(gateway.fallback_url).install(app)
     Metrics().install(app)
     install_errors(app)
     app.before_request(_begin)

@@ -1,5 +1,6 @@
 """The one place where errors become HTTP answers: problem details (RFC 9457), or a page for people."""
 
+import math
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,14 +11,18 @@ from flask import Flask, Response, json, render_template, request
 from werkzeug.exceptions import HTTPException
 
 from bridge import errors
+from bridge.web.forwarding import NotForwarded
 
 RETRY_AFTER_SECONDS = 5
 """What a sender is asked to wait before it sends what could not be stored."""
 
 _NOT_VERIFIED = "unknown project, or no active secret of it verifies this request"
 _NOT_STORED = "the gateway could not do this now and nothing is certain to be stored; send it again"
+_BUSY = "too many ask at the moment and nothing is certain to be stored; send it again, later"
+_NOT_FORWARDED = "the gateway that this is for gave no answer; it may have it or not"
 _BROKEN = "the gateway is not set up correctly or has a fault; its log says more"
 _KEPT_HEADERS = ("WWW-Authenticate", "Allow")
+_AGAIN = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE})
 
 # The first that fits. Without a text of its own, an error's message is the answer.
 _ANSWERS: tuple[tuple[type[errors.BridgeError], HTTPStatus, str], ...] = (
@@ -29,6 +34,7 @@ _ANSWERS: tuple[tuple[type[errors.BridgeError], HTTPStatus, str], ...] = (
     (errors.EventRejected, HTTPStatus.BAD_REQUEST, ""),
     (errors.NotFound, HTTPStatus.NOT_FOUND, ""),
     (errors.Conflict, HTTPStatus.CONFLICT, ""),
+    (NotForwarded, HTTPStatus.BAD_GATEWAY, _NOT_FORWARDED),
     # These say where something is kept and what is wrong there: for the log only.
     (errors.EngineError, HTTPStatus.SERVICE_UNAVAILABLE, _NOT_STORED),
     (errors.BridgeError, HTTPStatus.INTERNAL_SERVER_ERROR, _BROKEN),
@@ -52,12 +58,19 @@ def problem_of(error: Exception) -> Problem:
         given = dict(error.get_headers())
         kept = {name: given[name] for name in _KEPT_HEADERS if name in given}
         return Problem(HTTPStatus(error.code or 500), error.description or "", kept)
+    if isinstance(error, errors.Unavailable):
+        busy = error.busy
+        status = HTTPStatus.TOO_MANY_REQUESTS if busy else HTTPStatus.SERVICE_UNAVAILABLE
+        return Problem(status, _BUSY if busy else _NOT_STORED, _again(error.retry_after_seconds))
     for kind, status, detail in _ANSWERS:
         if isinstance(error, kind):
-            again = status is HTTPStatus.SERVICE_UNAVAILABLE
-            headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if again else {}
+            headers = _again() if status in _AGAIN else {}
             return Problem(status, detail or str(error), headers)
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, _BROKEN)
+
+
+def _again(seconds: float | None = None) -> dict[str, str]:
+    return {"Retry-After": str(max(1, math.ceil(RETRY_AFTER_SECONDS if seconds is None else seconds)))}
 
 
 def install_errors(app: Flask) -> None:

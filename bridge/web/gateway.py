@@ -1,5 +1,7 @@
 """What the gateway works with: ports and settings, handed to `create_app` and found again by each request."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -35,6 +37,13 @@ class Gateway:
     """Bearer tokens that may read and act."""
     anonymous_read: bool = False
     """Everybody who reaches the gateway may read."""
+
+    fallback_url: str = ""
+    """Where deliveries of projects that no pipeline is for are passed on to, unchanged; empty: nowhere."""
+    ready: Callable[[], str] | None = None
+    """Why deliveries had better not come now, empty if they may; asked often. None: the ports are asked."""
+    patience: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Bounds how long the ports may take for one delivery together; whatever takes longer raises Unavailable."""
 
     def url_of(self, run_id: str) -> str:
         """The page of a run: absolute with a public URL, else a path."""

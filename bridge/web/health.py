@@ -1,5 +1,8 @@
 """Whether the gateway lives and can store, and what it has counted."""
 
+from http import HTTPStatus
+
+import structlog
 from flask import Blueprint, Flask, Response, current_app, jsonify
 from flask.typing import ResponseReturnValue
 from prometheus_client import CollectorRegistry, Counter, Histogram, exposition, multiprocess, values
@@ -8,6 +11,8 @@ from bridge.ports import RunFilter
 from bridge.web.gateway import gateway
 
 health = Blueprint("health", __name__)
+
+_log = structlog.get_logger("bridge.web")
 
 _EXTENSION = "bridge_metrics"
 
@@ -64,6 +69,13 @@ def healthz() -> ResponseReturnValue:
 @health.get("/readyz")
 def readyz() -> ResponseReturnValue:
     """Records, pipelines and projects can be read: deliveries may come. Raises EngineError, which answers 503."""
+    ready = gateway().ready
+    if ready is not None:
+        reason = ready()
+        if reason:
+            _log.warning("not_ready", reason=reason)
+            return jsonify(status="not ready"), HTTPStatus.SERVICE_UNAVAILABLE
+        return jsonify(status="ready")
     gateway().runs.list(RunFilter(limit=1))
     gateway().pipelines.all()
     gateway().projects.all()

@@ -1,5 +1,9 @@
 """The routes that events come in by. The order is law: cap, claim, verify, and only then parse.
 
+A delivery of a project that nobody here is for may be passed on to another gateway instead, before it is verified:
+the other one does that (forwarding.py). A secret that does not fit is compared with the project as it is at this
+moment before anybody is refused: it may have been replaced just now.
+
 202 is answered when every run is stored, never before; whatever else is answered, nothing new was stored, or
 the sender is told to send again.
 """
@@ -16,11 +20,16 @@ from bridge.core.events import Event, Ignored, cloudevents, generic, github
 from bridge.core.events.json_bodies import LONGEST_BODY_BYTES
 from bridge.core.projects import Project
 from bridge.core.signatures import same_secret, verifies
-from bridge.errors import BadSignature, UnknownProject
-from bridge.flows.accepting import accept
+from bridge.errors import BadProject, BadSignature, UnknownProject
+from bridge.flows.accepting import accept, is_for_somebody
 from bridge.web.bodies import read_body
+from bridge.web.forwarding import forwarding
 from bridge.web.gateway import gateway
 from bridge.web.health import metrics
+
+ANSWER_SECONDS = 8.5
+"""From a request to its answer when it is passed on: GitHub waits 10 s."""
+LEAST_FORWARD_SECONDS = 1.0
 
 hooks = Blueprint("hooks", __name__)
 
@@ -32,6 +41,8 @@ _ANSWERS = {
     409: "key_reused",
     413: "too_large",
     421: "wrong_host",
+    429: "not_stored",
+    502: "not_forwarded",
     503: "not_stored",
 }
 _ROUTES = {"hooks.from_github": "github", "hooks.simple": "simpleevents", "hooks.cloud": "cloudevents"}
@@ -53,13 +64,51 @@ def _count(response: Response) -> Response:
 def from_github() -> ResponseReturnValue:
     """A webhook of GitHub. The repository in its body is a claim until one of that project's secrets signs it."""
     body = read_body(request, limit_bytes=LONGEST_BODY_BYTES)
+    with gateway().patience():
+        return _from_github(body)
+
+
+@hooks.post("/simpleevents/v1/<project_id>/<secret>")
+def simple(project_id: str, secret: str) -> ResponseReturnValue:
+    """An event as Brigade's generic gateway takes it. With an Idempotency-Key it may be sent again."""
+    body = read_body(request, limit_bytes=LONGEST_BODY_BYTES)
+    key = request.headers.get("Idempotency-Key", "")
+    # Without a key every POST is an event of its own.
+    delivery = key or str(uuid.uuid4())
+    with gateway().patience():
+        project = _project_of(lambda: gateway().projects.read_by_id(project_id))
+        if _is_others(project, project.name if project else ""):
+            return _forwarded(body, project.name if project else project_id)
+        project = _verified(project, secret)
+        return _answer(generic.read(project.name, body, delivery), project, keyed=bool(key))
+
+
+@hooks.post("/cloudevents/v02/<project_id>/<secret>")
+def cloud(project_id: str, secret: str) -> ResponseReturnValue:
+    """A CloudEvent 0.2 as Brigade's generic gateway takes it; its source and id make a repeat recognisable."""
+    body = read_body(request, limit_bytes=LONGEST_BODY_BYTES)
+    with gateway().patience():
+        project = _project_of(lambda: gateway().projects.read_by_id(project_id))
+        if _is_others(project, project.name if project else ""):
+            return _forwarded(body, project.name if project else project_id)
+        project = _verified(project, secret)
+        return _answer(cloudevents.read_v02(project.name, body), project)
+
+
+def _from_github(body: bytes) -> ResponseReturnValue:
     claimed = github.claimed_project(body)
-    project = _project_of(lambda: gateway().projects.read(claimed)) if claimed else None
-    # As many secrets, known project or not: the time taken tells nothing. Empty ones verify nothing.
-    secrets = (project.shared_secret, project.second_secret) if project else ("", "")
-    signature = request.headers.get("X-Hub-Signature-256")
-    verified = verifies(body, signature, (*secrets, _default_secret(project, claimed), gateway().app_secret))
+    try:
+        project = _project_of(lambda: gateway().projects.read(claimed)) if claimed else None
+    except BadProject:
+        if forwarding().may(request) and not is_for_somebody(claimed, None, gateway().pipelines):
+            return _forwarded(body, claimed)
+        raise
+    if claimed and _is_others(project, claimed):
+        return _forwarded(body, claimed)
+    verified, project = _signed(body, project, claimed)
     if not verified:
+        if not claimed and forwarding().may(request):
+            return _forwarded(body, claimed)
         raise BadSignature(_not_verified(project, claimed))
     event = github.read(
         dict(request.headers),
@@ -71,27 +120,51 @@ def from_github() -> ResponseReturnValue:
     return _answer(event, project)
 
 
-@hooks.post("/simpleevents/v1/<project_id>/<secret>")
-def simple(project_id: str, secret: str) -> ResponseReturnValue:
-    """An event as Brigade's generic gateway takes it. With an Idempotency-Key it may be sent again."""
-    body = read_body(request, limit_bytes=LONGEST_BODY_BYTES)
-    project = _verified(project_id, secret)
-    return _answer(generic.read(project.name, body, _delivery()), project)
-
-
-@hooks.post("/cloudevents/v02/<project_id>/<secret>")
-def cloud(project_id: str, secret: str) -> ResponseReturnValue:
-    """A CloudEvent 0.2 as Brigade's generic gateway takes it; its source and id make a repeat recognisable."""
-    body = read_body(request, limit_bytes=LONGEST_BODY_BYTES)
-    project = _verified(project_id, secret)
-    return _answer(cloudevents.read_v02(project.name, body), project)
-
-
 def _project_of(read: Callable[[], Project]) -> Project | None:
     try:
         return read()
     except UnknownProject:
         return None
+
+
+def _is_others(project: Project | None, name: str) -> bool:
+    """Whether a delivery is for the other gateway: its project is not known, or no pipeline is for it."""
+    if not forwarding().may(request):
+        return False
+    return project is None or not is_for_somebody(name, project, gateway().pipelines)
+
+
+def _forwarded(body: bytes, project: str) -> ResponseReturnValue:
+    left = max(LEAST_FORWARD_SECONDS, ANSWER_SECONDS - (time.monotonic() - g.began))
+    g.answer = "not_forwarded"
+    answer = forwarding().forward(request, body, within_seconds=left)
+    g.answer = "forwarded"
+    _log.info("forwarded", project=project, delivery=_shown_delivery(), status=answer.status)
+    return Response(answer.body, answer.status, answer.headers)
+
+
+def _signed(body: bytes, project: Project | None, claimed: str) -> tuple[bool, Project | None]:
+    """Whether an active secret signed the body, and the project as it was found then."""
+    signature = request.headers.get("X-Hub-Signature-256")
+    if _signed_as_known(body, signature, project, claimed):
+        return True, project
+    if project is None or not signature:
+        return False, project
+    known = project
+    project = _project_of(lambda: gateway().projects.fresh(known))
+    if project is None or _secrets(project) == _secrets(known):
+        return False, project
+    return _signed_as_known(body, signature, project, claimed), project
+
+
+def _signed_as_known(body: bytes, signature: str | None, project: Project | None, claimed: str) -> bool:
+    # As many secrets, known project or not: the time taken tells nothing. Empty ones verify nothing.
+    secrets = (project.shared_secret, project.second_secret) if project else ("", "")
+    return verifies(body, signature, (*secrets, _default_secret(project, claimed), gateway().app_secret))
+
+
+def _secrets(project: Project) -> tuple[str, ...]:
+    return project.shared_secret, project.second_secret, project.generic_secret
 
 
 def _default_secret(project: Project | None, claimed: str) -> str:
@@ -114,25 +187,32 @@ def _own_contexts() -> frozenset[str]:
     return frozenset(one.report_context for one in gateway().pipelines.all() if one.report_context)
 
 
-def _verified(project_id: str, secret: str) -> Project:
-    """The project of a generic route whose secret this is. Raises BadSignature, alike for an unknown project."""
-    project = _project_of(lambda: gateway().projects.read_by_id(project_id))
-    if not same_secret(secret, project.generic_secret if project else "") or project is None:
-        raise BadSignature(f"the secret is not that of {project.name}" if project else "there is no such project")
-    return project
+def _verified(project: Project | None, secret: str) -> Project:
+    """The project of a generic route if this secret is its own. Raises BadSignature, alike for an unknown one."""
+    if same_secret(secret, project.generic_secret if project else "") and project is not None:
+        return project
+    if project is None:
+        raise BadSignature("there is no such project")
+    known = project
+    fresh = _project_of(lambda: gateway().projects.fresh(known))
+    if fresh is None or not same_secret(secret, fresh.generic_secret):
+        raise BadSignature(f"the secret is not that of {known.name}")
+    return fresh
 
 
-def _delivery() -> str:
-    """What makes a repeat recognisable: without a key every POST is an event of its own."""
-    return request.headers.get("Idempotency-Key") or str(uuid.uuid4())
-
-
-def _answer(event: Event | Ignored, project: Project | None) -> ResponseReturnValue:
+def _answer(event: Event | Ignored, project: Project | None, *, keyed: bool = True) -> ResponseReturnValue:
     if isinstance(event, Ignored):
         return _ignored(event, project)
     if project is None or event.project != project.name:
         raise BadSignature("the event is not of the project whose secret signed it")
-    found = accept(event, project, runs=gateway().runs, pipelines=gateway().pipelines, now=gateway().clock.now())
+    found = accept(
+        event,
+        project,
+        runs=gateway().runs,
+        pipelines=gateway().pipelines,
+        now=gateway().clock.now(),
+        keyed=keyed,
+    )
     if isinstance(found, Ignored):
         return _ignored(found, project)
     if all(one.duplicate for one in found.created):
@@ -155,7 +235,11 @@ def _ignored(ignored: Ignored, project: Project | None) -> ResponseReturnValue:
     _log.info(
         "ignored",
         project=project.name if project else "",
-        delivery=request.headers.get("X-GitHub-Delivery") or request.headers.get("Idempotency-Key") or "",
+        delivery=_shown_delivery(),
         reason=ignored.reason,
     )
     return jsonify(ignored=ignored.reason)
+
+
+def _shown_delivery() -> str:
+    return request.headers.get("X-GitHub-Delivery") or request.headers.get("Idempotency-Key") or ""

@@ -460,7 +460,7 @@ def test_all_calls_of_one_patience_take_no_longer_together(server):
     began = time.monotonic()
     with patience(1.0), patience(300.0):
         for _ in range(5):
-            with pytest.raises(AskLater, match="in time|no time left"):
+            with pytest.raises(AskLater, match=r"in time|no time left"):
                 api.get(SECRETS, "ns", "one")
         assert len(server.asked) == 1
     assert time.monotonic() - began < 30

@@ -238,7 +238,7 @@ def test_a_server_that_is_away_costs_a_few_lines_and_is_found_again(
         caplog.clear()
         processes.stop_api_server()
         eventually(lambda: not one.healthy)
-        with pytest.raises(Unavailable, match="listing secrets in default again"):
+        with pytest.raises(Unavailable, match="listing secrets in default anew"):
             one.relist(timeout_seconds=3)
         assert len(caplog.records) <= 2
         processes.start_api_server()
