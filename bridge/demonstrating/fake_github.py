@@ -1,7 +1,8 @@
 """A GitHub that is none: real HTTP, real state, and faults on demand.
 
-It knows commit statuses, commits and refs, and judges what is posted as GitHub does: facts/github.md, and
-for the words of its refusals what users quote in these threads: openshift/release#6179 (the 1,000 statuses),
+It knows commit statuses, commits and refs, and Apps (fake_apps.py), and judges what is posted as GitHub does:
+facts/github.md, and for the words of its refusals what users quote in these threads:
+openshift/release#6179 (the 1,000 statuses),
 zalando/zappr#378 (140 characters), ouzi-dev/commit-status-updater#526 (characters of four bytes),
 projectbluefin/lab#690 (the link's scheme), runatlantis/atlantis#2506 (255 characters).
 
@@ -23,13 +24,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, BinaryIO, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from bridge.demonstrating.fake_apps import FakeApps, MintedToken
+from bridge.demonstrating.fake_replies import Reply, message, not_found, time_of
 from bridge.errors import BadSettings
 
 STATES = frozenset({"error", "failure", "pending", "success"})
@@ -68,15 +70,6 @@ class StoredStatus:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What a request is answered with."""
-
-    status: int
-    content: Any
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class _Fault:
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +85,7 @@ class FakeGitHub:
         port: 0 picks a free one; `stop` and `start` again keep it.
         journal: a file that gets one JSON line a status before the status is answered, and is read at the
             start. Raises BadSettings if it is another program's or no journal.
-        now: the clock of `StoredStatus.received`.
+        now: the clock.
 
     """
 
@@ -105,7 +98,10 @@ class FakeGitHub:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._port = port
-        self._now = now
+        self.now = now
+        """Its clock."""
+        self.apps = FakeApps(now=now)
+        """The Apps that it knows: none until one is added."""
         self._changed = threading.Condition()
         self._allowed: dict[str, frozenset[str]] = {token: frozenset() for token in tokens}
         self._faults: deque[_Fault] = deque()
@@ -238,6 +234,9 @@ class FakeGitHub:
         address = urlsplit(target)
         path = unquote(address.path)
         authorization = headers.get("Authorization", "")
+        of_app = self.apps.answer(method, path, authorization, body)
+        if of_app is not None:
+            return of_app
         if method == "POST":
             return self._answer_post(path, authorization, body)
         refusal = self._refusal(path, authorization, anonymous=True)
@@ -246,7 +245,7 @@ class FakeGitHub:
     def _answer_post(self, path: str, authorization: str, body: bytes) -> Reply | None:
         found = _STATUSES.fullmatch(path)
         if found is None:
-            return _not_found()
+            return not_found()
         fault, releases = self._next_fault()
         if fault.status:
             return Reply(fault.status, {"message": "A fault that was asked for"}, fault.headers)
@@ -270,24 +269,34 @@ class FakeGitHub:
 
     def _refusal(self, path: str, authorization: str, *, anonymous: bool) -> Reply | None:
         if not authorization:
-            return None if anonymous else _message(401, "Requires authentication")
+            return None if anonymous else message(401, "Requires authentication")
         scheme, _, token = authorization.partition(" ")
+        token = token.strip()
         with self._changed:
-            repositories = self._allowed.get(token.strip())
-        if scheme.lower() not in {"bearer", "token"} or repositories is None:
-            return _message(401, "Bad credentials")
+            repositories = self._allowed.get(token)
+        minted = self.apps.find(token)
+        if scheme.lower() not in {"bearer", "token"} or (repositories is None and minted is None):
+            return message(401, "Bad credentials")
         within = re.match(r"(?:/api/v3)?/repos/([^/]+/[^/]+)/", path)
-        if repositories and (within is None or within[1] not in repositories):
-            return _not_found()
+        repository = within[1] if within else ""
+        if minted is not None:
+            return self._refusal_of_app(minted, repository, writes=not anonymous)
+        return not_found() if repositories and repository not in repositories else None
+
+    def _refusal_of_app(self, minted: MintedToken, repository: str, *, writes: bool) -> Reply | None:
+        if repository not in minted.repositories:
+            return not_found()
+        if "statuses" not in minted.permissions or (writes and minted.permissions["statuses"] == "read"):
+            return message(403, "Resource not accessible by integration")
         return None
 
     def _stored(self, repository: str, sha: str, body: bytes) -> Reply:
         try:
             posted = json.loads(body)
         except ValueError:
-            return _message(400, "Problems parsing JSON")
+            return message(400, "Problems parsing JSON")
         if not isinstance(posted, dict):
-            return _message(422, "Invalid request.")
+            return message(422, "Invalid request.")
         refusals = _refusals(posted)
         if not _SHA.fullmatch(sha):
             refusals.append({"message": f"No commit found for SHA: {sha}"})
@@ -309,7 +318,7 @@ class FakeGitHub:
                 context=context,
                 description=posted.get("description"),
                 target_url=posted.get("target_url"),
-                received=self._now(),
+                received=self.now(),
             )
             if self._journal:
                 # Before the answer: what was answered is there after a crash.
@@ -328,7 +337,7 @@ class FakeGitHub:
             return self._commit(found["repository"], found["ref"])
         if found := _GIT_REF.fullmatch(path):
             return self._ref(found["repository"], found["ref"])
-        return _not_found()
+        return not_found()
 
     def _page(self, path: str, statuses: list[StoredStatus], query: Mapping[str, list[str]]) -> Reply:
         size = min(_number(query, "per_page", _DEFAULT_PER_PAGE), _MOST_PER_PAGE)
@@ -364,7 +373,7 @@ class FakeGitHub:
         with self._changed:
             sha = self._refs.get((repository, ref))
         if sha is None:
-            return _not_found()
+            return not_found()
         url = f"{self.url}/repos/{repository}/git"
         target = {"type": "commit", "sha": sha, "url": f"{url}/commits/{sha}"}
         return Reply(200, {"ref": f"refs/{ref}", "url": f"{url}/refs/{ref}", "object": target})
@@ -386,7 +395,7 @@ class FakeGitHub:
             ]
 
     def _shown(self, status: StoredStatus) -> dict[str, Any]:
-        at = datetime.fromtimestamp(status.received, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        at = time_of(status.received)
         return {
             "url": f"{self.url}/repos/{status.repository}/statuses/{status.sha}",
             "id": status.id,
@@ -454,7 +463,7 @@ class _Handler(BaseHTTPRequestHandler):
         length = self.headers.get("Content-Length", "0")
         if not length.isdecimal() or int(length) > _LARGEST_BODY_BYTES:
             self.close_connection = True
-            return self._send(_message(413, "Payload Too Large"))
+            return self._send(message(413, "Payload Too Large"))
         reply = self.server.fake.answer(method, self.path, self.headers, self.rfile.read(int(length)))
         if reply is None:
             self.close_connection = True
@@ -477,6 +486,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """The Date of an answer, by the same clock as all that it says."""
+        return super().date_time_string(self.server.fake.now() if timestamp is None else timestamp)
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, the base class's signature
         """Say nothing: the history tells more."""
@@ -516,17 +529,9 @@ def _number(query: Mapping[str, list[str]], name: str, default: int) -> int:
     return max(int(value), 1) if value.isdecimal() else default
 
 
-def _message(status: int, text: str, **more: Any) -> Reply:
-    return Reply(status, {"message": text, **more, "status": str(status)})
-
-
-def _not_found() -> Reply:
-    return _message(404, "Not Found")
-
-
 def _validation_failed(refusals: list[dict[str, str]]) -> Reply:
     errors = [{"resource": "Status", "code": "custom", **refusal} for refusal in refusals]
-    return _message(422, "Validation Failed", errors=errors)
+    return message(422, "Validation Failed", errors=errors)
 
 
 def _opened_journal(path: Path) -> BinaryIO:
@@ -558,11 +563,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one")
     parser.add_argument("--journal", type=Path, help="keeps the statuses over a restart")
     parser.add_argument("--token", action="append", default=[], help="a token that may post; repeatable")
+    parser.add_argument("--app", default="", help="the id of an App that it knows")
+    parser.add_argument("--app-key", type=Path, help="the App's public key, PEM")
+    parser.add_argument("--install", action="append", default=[], help="a repository that has it; repeatable")
     chosen = parser.parse_args(arguments)
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     with FakeGitHub(tokens=chosen.token, port=chosen.port, journal=chosen.journal) as fake:
+        if chosen.app and chosen.app_key:
+            fake.apps.add(chosen.app, chosen.app_key.read_bytes())
+            fake.apps.install(chosen.app, *chosen.install)
         sys.stdout.write(f"{fake.url}\n")
         sys.stdout.flush()
         ended.wait()

@@ -78,7 +78,7 @@ def repository_of(projects: Projects, name: str) -> str:
 
 
 def github_app(settings: Settings) -> App | None:
-    """Our GitHub App, if the settings name one. Raises BadSettings if they name half of one, or its key is none."""
+    """Our GitHub App, if the settings name one. Raises BadSettings if they name half of it, or its key is none."""
     if not settings.github_app_id and settings.github_app_key_file is None:
         return None
     if not settings.github_app_id or settings.github_app_key_file is None:
