@@ -32,6 +32,8 @@ _CODES: tuple[tuple[type[BridgeError], int], ...] = (
     (errors.EngineError, ASK_AGAIN),
 )
 
+_COLOURS = {"ok": "green", "warning": "yellow", "wrong": "red", "unknown": "magenta"}
+
 HELP = """Durable pull-request pipelines for Brigade on Argo Workflows.
 
 Exit codes of the commands that ask a gateway: 0 done, 1 usage or configuration, 2 the run did not succeed
@@ -158,6 +160,43 @@ def controller(
     from bridge.wiring.controlling import control  # noqa: PLC0415 - as for local
 
     raise typer.Exit(control(settings_of.load(log_level=log_level)))
+
+
+@app.command()
+def doctor(
+    *,
+    namespace: Annotated[str | None, typer.Option(help="Of records and Workflows; BRIDGE_NAMESPACE.")] = None,
+    brigade_namespace: Annotated[str | None, typer.Option(help="Brigade's; BRIDGE_BRIGADE_NAMESPACE.")] = None,
+    release_namespace: Annotated[
+        str | None, typer.Option(help="Of bridge's own Deployments; BRIDGE_LEASE_NAMESPACE.")
+    ] = None,
+    argo_namespace: Annotated[str, typer.Option(help="Of Argo's controller; else wherever one is found.")] = "",
+    kubeconfig: Annotated[Path | None, typer.Option(help="BRIDGE_KUBECONFIG, KUBECONFIG, the pod's own.")] = None,
+    kube_context: Annotated[str | None, typer.Option(help="The kubeconfig's context.")] = None,
+    output: Annotated[Output | None, typer.Option("-o", "--output", help="Instead of lines.")] = None,
+) -> None:
+    """Look at a cluster: is all there that bridge needs, and what to do about what is not. It changes nothing.
+
+    Each check is ok, a warning, wrong, or unknown because this account may not look. What the settings leave out
+    is taken from the release's ConfigMaps, if they may be read. Exit codes: 0 nothing is wrong (there may be
+    warnings), 2 something is, 75 the API server is away.
+    """
+    from bridge.wiring.doctor import examine  # noqa: PLC0415 - as for local
+
+    settings = settings_of.load(
+        namespace=namespace,
+        brigade_namespace=brigade_namespace,
+        lease_namespace=release_namespace,
+        kubeconfig=kubeconfig,
+        kube_context=kube_context,
+    )
+    found = examine(settings, argo_namespace=argo_namespace)
+    if output is not None:
+        _dump(found.content, output)
+    else:
+        for line in found.lines(_painted if sys.stdout.isatty() else lambda text, _status: text):
+            typer.echo(line)
+    raise typer.Exit(found.code)
 
 
 @app.command()
@@ -465,6 +504,10 @@ def _check_delivered(status: int, answer: object) -> None:
     if status == 429 or status >= 500:  # noqa: PLR2004 - not stored
         raise Unavailable(f"{told}; send it again with the same --delivery")
     raise Misconfigured(told)
+
+
+def _painted(text: str, status: str) -> str:
+    return typer.style(text, fg=_COLOURS.get(status))
 
 
 def _print(table: Any) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from bridge.cluster.api import LEASES, WORKFLOW_TEMPLATES, WORKFLOWS, Api, Resource
+from bridge.cluster.api import LEASES, SECRETS, WORKFLOW_TEMPLATES, WORKFLOWS, Api, Resource
 from bridge.core import checkups, permissions
 from bridge.core.checkups import ArgoController, Finding, ok, unknown, warning, wrong
 from bridge.core.kubernetes import Json, mapping, mappings, seconds, text
@@ -30,6 +30,7 @@ STEP_CONFIG = "bridge-step"
 LEASE = "bridge-controller"
 OURS = ("bridge-gateway", "bridge-controller")
 """Our Deployments, and the ConfigMaps with their settings."""
+_SIGNING_VARIABLES = ("BRIDGE_DEFAULT_SHARED_SECRET", "BRIDGE_GITHUB_APP_WEBHOOK_SECRET")
 LEASE_SECONDS = 60.0
 """A Lease that nobody renewed for so long is nobody's."""
 USUAL_ARGO_NAMESPACE = "argo"
@@ -426,6 +427,28 @@ class ClusterDiagnosis:
         else:
             yield ok(check, f"{holder[:200]} leads")
 
+    def gateway_signs(self) -> bool | None:
+        """Whether the gateway has a secret for projects without one; None: that may not be looked at."""
+        release = self._places.release
+        try:
+            gateway = self._api.get(DEPLOYMENTS, release, OURS[0])
+        except NotFound:
+            return False
+        except Forbidden:
+            return None
+        container = next(iter(mappings(mapping(gateway, "spec", "template", "spec"), "containers")), {})
+        wanted = [_reference(container, name) for name in _SIGNING_VARIABLES]
+        try:
+            return any(self._holds(secret, key) for secret, key in wanted if secret)
+        except Forbidden:
+            return None
+
+    def _holds(self, secret: str, key: str) -> bool:
+        try:
+            return bool(mapping(self._api.get(SECRETS, self._places.release, secret), "data").get(key))
+        except NotFound:
+            return False
+
     def settings_of_release(self) -> dict[str, str]:
         """What the chart's ConfigMaps tell gateway and controller; empty where they cannot be read."""
         told: dict[str, str] = {}
@@ -436,6 +459,13 @@ class ClusterDiagnosis:
                 continue
             told |= {key: value for key, value in data.items() if isinstance(value, str)}
         return told
+
+
+def _reference(container: Json, variable: str) -> tuple[str, str]:
+    """The Secret and key that a variable is taken from; empty if it is none."""
+    found = next((one for one in mappings(container, "env") if one.get("name") == variable), {})
+    reference = mapping(found, "valueFrom", "secretKeyRef")
+    return text(reference, "name"), text(reference, "key")
 
 
 def _not_allowed(exc: Forbidden) -> str:

@@ -66,7 +66,7 @@ class Finding:
     @property
     def content(self) -> dict[str, str]:
         """As `-o json` shows it."""
-        return {"check": self.check, "status": self.status, "told": self.told, "remedy": self.remedy}
+        return {"check": self.check, "status": self.status.value, "told": self.told, "remedy": self.remedy}
 
 
 def ok(check: str, told: str) -> Finding:

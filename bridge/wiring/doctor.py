@@ -1,0 +1,230 @@
+"""`bridgectl doctor`: every check of a cluster, each on its own, and what came of them."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from bridge import settings as settings_of
+from bridge.cluster.api import Api, Unauthorized
+from bridge.cluster.brigade_diagnosis import BrigadeDiagnosis
+from bridge.cluster.diagnosis import ClusterDiagnosis, Places
+from bridge.core.checkups import Finding, Status, ok, unknown, warning, worst, wrong
+from bridge.core.permissions import ACCOUNTS
+from bridge.core.projects import Project
+from bridge.errors import BadSettings, BridgeError, Forbidden, Unavailable
+from bridge.github.app import App
+from bridge.github.diagnosis import GitHubDiagnosis
+from bridge.settings import PREFIX, Settings
+from bridge.showing import clean
+from bridge.wiring.cluster import brigade_namespace, connection
+
+ALL_WELL, SOMETHING_WRONG = os.EX_OK, 2
+_FROM_RELEASE = (
+    "namespace",
+    "brigade_namespace",
+    "argo_instance_id",
+    "public_url",
+    "fallback_url",
+    "github_api_url",
+    "github_app_id",
+    "github_app_key_file",
+)
+"""What the chart's ConfigMaps say of the cluster, for whoever looks from outside of it."""
+
+_Check = tuple[str, Callable[[], Iterator[Finding]]]
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Everything that was found."""
+
+    findings: tuple[Finding, ...]
+    away: bool
+    """The API server gave no usable answer, at once or in between."""
+
+    @property
+    def code(self) -> int:
+        """0 all is well, warnings and unknowns allowed; 2 something is wrong; 75 the API server is away."""
+        if worst(self.findings) is Status.WRONG and not self._only_away:
+            return SOMETHING_WRONG
+        return os.EX_TEMPFAIL if self.away else ALL_WELL
+
+    @property
+    def _only_away(self) -> bool:
+        """It was away from the beginning, so that nothing else was looked at."""
+        return self.away and len(self.findings) == 1
+
+    def lines(self, paint: Callable[[str, str], str] = lambda text, _status: text) -> Iterator[str]:
+        """For people: a line a finding, the remedy below it; what was counted at the end."""
+        width = max((len(finding.check) for finding in self.findings), default=0)
+        for finding in self.findings:
+            status = paint(f"{finding.status:7}", finding.status)
+            yield f"{status}  {finding.check:{width}}  {clean(finding.told)}"
+            if finding.remedy:
+                yield f"{'':7}  {'':{width}}  -> {clean(finding.remedy)}"
+        counts = {status: sum(1 for one in self.findings if one.status is status) for status in Status}
+        yield ""
+        yield ", ".join(f"{count} {status}" for status, count in counts.items())
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """For machines."""
+        return {
+            "status": worst(self.findings).value,
+            "away": self.away,
+            "checks": [finding.content for finding in self.findings],
+        }
+
+
+def examine(settings: Settings, *, argo_namespace: str = "", now: Callable[[], float] = time.time) -> Examination:
+    """Look at the settings' cluster. Raises Misconfigured if they lead to none.
+
+    Args:
+        settings: as given; what they leave out is taken from the release's ConfigMaps, where those may be read.
+        argo_namespace: of Argo's controller; empty: wherever one is found.
+        now: the time.
+
+    """
+    found = connection(settings)
+    api = Api(found)
+    try:
+        return _Doctor(settings, api, found.namespace, argo_namespace, now).examination()
+    finally:
+        api.close()
+
+
+@dataclass
+class _Doctor:
+    settings: Settings
+    api: Api
+    own: str
+    """The connection's own namespace."""
+    argo: str
+    now: Callable[[], float]
+    findings: list[Finding] = field(default_factory=list)
+    away: bool = False
+
+    def examination(self) -> Examination:
+        before = self._places(self.settings)
+        first = ClusterDiagnosis(self.api, before, instance_id="", now=self.now)
+        self._look("kubernetes", first.server)
+        if not any(finding.status in {Status.OK, Status.WARNING} for finding in self.findings):
+            return self._done()
+        settings = _completed(self.settings, first)
+        places = self._places(settings)
+        cluster = ClusterDiagnosis(self.api, places, instance_id=settings.argo_instance_id, now=self.now)
+        brigade = BrigadeDiagnosis(
+            self.api,
+            places,
+            signed_otherwise=lambda: _signs(settings) or cluster.gateway_signs(),
+            falls_back=bool(settings.fallback_url),
+        )
+        checks: list[_Check] = [
+            ("namespaces", cluster.namespaces),
+            ("argo.crds", cluster.crds),
+            ("argo", cluster.argo),
+            *((f"rights.{one.name}", lambda one=one: cluster.rights(one)) for one in ACCOUNTS),
+            ("steps.config", cluster.step_config),
+            ("bridge", cluster.ours),
+            ("brigade.controller", brigade.controller),
+            ("projects", brigade.projects),
+            ("pipelines", brigade.pipelines),
+            ("bridge.url", lambda: _public_url(settings)),
+            ("github", lambda: _github(settings, lambda: brigade.usable_projects, self.now)),
+        ]
+        for name, check in checks:
+            self._look(name, check)
+        return self._done()
+
+    def _places(self, settings: Settings) -> Places:
+        return Places(
+            runs=settings.namespace or self.own,
+            brigade=brigade_namespace(settings),
+            release=settings.lease_namespace or self.own,
+            argo=self.argo,
+        )
+
+    def _look(self, name: str, check: Callable[[], Iterator[Finding]]) -> None:
+        """One check; what keeps it from being made is a finding, and keeps no other one."""
+        try:
+            for finding in check():
+                self.findings.append(finding)
+        except Unauthorized as exc:
+            self.findings.append(wrong(name, *_parted(exc)))
+        except Forbidden as exc:
+            told, remedy = _parted(exc)
+            self.findings.append(unknown(name, told, remedy))
+        except Unavailable as exc:
+            self.away = True
+            self.findings.append(unknown(name, *_parted(exc)))
+        except BridgeError as exc:
+            self.findings.append(wrong(name, *_parted(exc)))
+
+    def _done(self) -> Examination:
+        return Examination(tuple(self.findings), self.away)
+
+
+def _completed(settings: Settings, cluster: ClusterDiagnosis) -> Settings:
+    """The settings with what the release's ConfigMaps say and nobody else does."""
+    told = cluster.settings_of_release()
+    given = {name: getattr(settings, name) for name in settings.model_fields_set}
+    added = {
+        name: told[variable]
+        for name in _FROM_RELEASE
+        if name not in given and (variable := f"{PREFIX}{name.upper()}") in told
+    }
+    return settings_of.load(**given, **added)
+
+
+def _signs(settings: Settings) -> bool:
+    secrets = (settings.default_shared_secret, settings.github_app_webhook_secret)
+    return any(secret.get_secret_value() for secret in secrets)
+
+
+def _public_url(settings: Settings) -> Iterator[Finding]:
+    check, remedy = "bridge.url", "set publicUrl of the chart (BRIDGE_PUBLIC_URL) to where people reach the pages"
+    if not settings.public_url:
+        yield warning(check, "no public URL is set: statuses have no link to their run", remedy)
+    elif not settings.public_url.startswith("https://"):
+        yield warning(check, f"the public URL is {settings.public_url[:200]}, without TLS", remedy)
+    else:
+        yield ok(check, f"statuses link to {settings.public_url[:200]}")
+
+
+def _github(
+    settings: Settings, projects: Callable[[], list[Project]], now: Callable[[], float]
+) -> Iterator[Finding]:
+    app, finding = _app(settings)
+    yield from [finding] if finding else []
+    github = GitHubDiagnosis(settings.github_api_url, app=app, now=now)
+    answers = list(github.answers())
+    yield from answers
+    if worst(answers) is Status.OK:
+        yield from github.projects(projects())
+
+
+def _app(settings: Settings) -> tuple[App | None, Finding | None]:
+    check, key = "github.app", settings.github_app_key_file
+    if not settings.github_app_id:
+        return None, ok(check, "no GitHub App is set: statuses are posted with the projects' own tokens")
+    if key is None:
+        remedy = "set BRIDGE_GITHUB_APP_KEY_FILE (github.app.existingSecret of the chart)"
+        return None, wrong(check, f"GitHub App {settings.github_app_id[:40]} has no key", remedy)
+    if not key.exists():
+        return None, unknown(
+            check,
+            f"the key of GitHub App {settings.github_app_id[:40]} is not here: {key}",
+            "run this in a pod that has it: kubectl exec deployment/bridge-controller -- bridgectl doctor",
+        )
+    try:
+        return App(settings.github_app_id, key, base_url=settings.github_api_url), None
+    except BadSettings as exc:
+        return None, wrong(check, *_parted(exc))
+
+
+def _parted(exc: BridgeError) -> tuple[str, str]:
+    """What happened, and the next move: what a message of ours ends with."""
+    told, _, remedy = str(exc).rpartition("; ")
+    return (told, remedy) if told else (remedy, "run this again")
