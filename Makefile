@@ -16,11 +16,14 @@ demo: .venv/.ok ## the main job on this machine: webhooks become runs that alway
 	@$(V)/bridgectl demo
 
 test: .venv/.ok ## every test that a clone can run, but for those of the cluster's adapters
-	$(PYTEST) -n $(WORKERS) -m "not cluster" tests
+	$(PYTEST) -n $(WORKERS) -m "not cluster and not node" tests
 
 test-cluster: .venv/.ok ## the tests of the cluster's adapters, on a real API server (built once, 5 minutes)
 	@$(V)/python -m tests.cluster build >/dev/null
 	$(PYTEST) -n $(WORKERS) -m cluster tests
+
+test-node: .venv/.ok ## the tests with pods that really run: image, chart, upgrade (root; what they need is built once, 10 minutes)
+	$(PYTEST) -m node tests/node
 
 test-js: .venv/.ok ## the tests of the JavaScript: the worker of one machine, and the package js/
 	$(PYTEST) tests/local/test_worker_js.py tests/js
@@ -76,5 +79,5 @@ clean: ## remove what was built and cached here
 	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@
 
-.PHONY: help demo test test-cluster test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
+.PHONY: help demo test test-cluster test-node test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
 .DEFAULT_GOAL := help

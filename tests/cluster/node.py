@@ -80,6 +80,12 @@ def why_not() -> str | None:
         return f"a node needs Linux, and this is {platform.system()}"
     if os.geteuid() != 0:
         return "a node needs root: it makes namespaces, mounts and cgroups (sudo -E make …)"
+    try:
+        may = ["unshare", "--mount", "--pid", "--net", "--fork", "--mount-proc", "true"]
+        subprocess.run(may, check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError) as refused:
+        said = getattr(refused, "stderr", b"").decode(errors="replace").strip()
+        return f"a node needs namespaces of its own, which this machine refuses to root ({said or refused}): unshare(1)"
     return None
 
 
