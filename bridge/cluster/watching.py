@@ -123,6 +123,10 @@ class Watching:
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
 
+    def __str__(self) -> str:
+        """What it does, for messages."""
+        return self._trouble.what
+
     @property
     def healthy(self) -> bool:
         """It is synced, and its last request was answered."""
@@ -336,7 +340,8 @@ class Cache(Generic[_Kept]):
     def refresh(self, *, not_within_seconds: float = 5.0, timeout_seconds: float = 5.0) -> bool:
         """List anew, unless that was done less than `not_within_seconds` ago; whether it was.
 
-        However many ask at once, one list is made. Raises Unavailable when there is no answer in time.
+        However many ask at once, one list is made. False says that what is kept is as good as that. Raises
+        Unavailable when there is no answer in time, or it is not.
         """
         came = time.monotonic()
         if not self._refreshing.acquire(timeout=within_patience(timeout_seconds)):
@@ -348,6 +353,9 @@ class Cache(Generic[_Kept]):
                 return True
             if self._refresh_failed is not None:
                 raise self._refresh_failed.with_traceback(None)
+            if not fresh and not self.watching.healthy:
+                # What happened since the last list may not have been told.
+                raise Unavailable(f"{self.watching} is interrupted; ask again")
             return fresh
         finally:
             self._refreshing.release()

@@ -9,7 +9,7 @@ from bridge.core.projects import Project
 from bridge.core.records import digest
 from bridge.core.runs import Phase
 from bridge.errors import KeyReused, Unavailable
-from bridge.flows.accepting import Accepted, accept
+from bridge.flows.accepting import Accepted, accept, is_for_somebody
 from tests.fakes import FakePipelines, FakeRuns, some_event
 
 NOW = 1_700_000_000.0
@@ -150,6 +150,33 @@ def test_the_same_key_with_the_same_body_is_a_duplicate():
     runs = FakeRuns()
     accepting(simple_event(), runs, a_pipeline(on=("simpleevent",)))
     assert accepting(simple_event(), runs, a_pipeline(on=("simpleevent",))).created[0].duplicate
+
+
+def test_a_key_costs_a_look_only_where_a_create_would_not_tell():
+    runs, looked = FakeRuns(), []
+    runs.meanwhile("read", "before", lambda: looked.append(1), times=9)
+    one, two = a_pipeline("a", on=("simpleevent",)), a_pipeline("b", on=("simpleevent",))
+    others = [a_pipeline("o", on=("simpleevent",), projects=("other/*",)), a_pipeline("p", on=("push",))]
+    accepting(simple_event(), runs, one, *others)
+    assert looked == []
+    accepting(simple_event(delivery="key-2"), runs, one, two, *others)
+    assert len(looked) == 2
+    pipelines = FakePipelines([one, two])
+    accept(simple_event(delivery="new"), a_project(), runs=runs, pipelines=pipelines, now=NOW, keyed=False)
+    assert len(looked) == 2
+    with pytest.raises(KeyReused):
+        accepting(simple_event(payload=b"{}"), runs, one, *others)
+
+
+def test_whether_anybody_is_for_a_project_is_looked_at_anew_before_nobody_is():
+    pipelines = FakePipelines([a_pipeline(projects=("other/*",))])
+    pipelines.unseen.append(a_pipeline("new"))
+    assert is_for_somebody("acme/widgets", None, pipelines)
+    assert not is_for_somebody("else/where", None, pipelines)
+    pipelines.fail("refresh", "before", LOST)
+    with pytest.raises(Unavailable):
+        is_for_somebody("else/where", None, pipelines)
+    assert is_for_somebody("acme/widgets", None, pipelines)
 
 
 @pytest.mark.parametrize("author", ["OWNER", "MEMBER", "COLLABORATOR"])

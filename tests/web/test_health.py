@@ -1,4 +1,5 @@
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.errors import Unavailable
 from tests.web.worlds import a_pipeline, a_world
@@ -20,6 +21,18 @@ def test_a_gateway_that_cannot_store_is_alive_but_not_ready(port, method):
     assert "runs.db" not in answer.text
     assert world.client.get("/healthz").status_code == 200
     assert world.client.get("/readyz").status_code == 200
+
+
+def test_who_is_told_when_it_is_ready_asks_nobody_else():
+    reasons = ["the watch of secrets in brigade has not listed anything yet", ""]
+    world = a_world(ready=lambda: reasons.pop(0))
+    world.runs.fail("list", "before", Unavailable("away"))
+    with capture_logs() as told:
+        answer = world.client.get("/readyz")
+    assert (answer.status_code, answer.json) == (503, {"status": "not ready"})
+    assert told[0]["reason"].startswith("the watch of secrets")
+    assert world.client.get("/healthz").status_code == 200
+    assert world.client.get("/readyz").json == {"status": "ready"}
 
 
 def test_deliveries_are_counted_by_route_and_answer():

@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import hmac
 import json
@@ -279,6 +280,100 @@ def test_when_the_world_does_not_answer_nothing_is_stored_and_the_sender_comes_a
     getattr(world, port).fail({"projects": "read", "pipelines": "all"}[port], "before", Unavailable("away"))
     assert world.deliver().status_code == 503
     assert world.runs.records == {}
+
+
+def test_a_pipeline_that_was_just_made_is_found_before_an_event_is_ignored():
+    world = a_world(a_pipeline("rel", "release"))
+    world.pipelines.unseen.append(a_pipeline("new"))
+    assert [run["id"].partition("-")[0] for run in world.deliver().json["runs"]] == ["new"]
+
+
+def test_when_that_cannot_be_asked_the_event_is_not_called_unwanted():
+    world = a_world(a_pipeline("rel", "release"))
+    world.pipelines.fail("refresh", "before", Unavailable("away"))
+    assert world.deliver().status_code == 503
+    assert world.deliver().json == {"ignored": "pipeline rel wants release, not push"}
+
+
+def test_a_wanted_event_asks_nobody_anew():
+    world = a_world()
+    world.pipelines.fail("refresh", "before", Unavailable("away"))
+    world.projects.fail("fresh", "before", Unavailable("away"))
+    assert world.deliver().status_code == 202
+
+
+@pytest.mark.parametrize("changes", [{"shared_secret": "new"}, {"second_secret": "new"}], ids=str)
+def test_a_secret_that_was_just_replaced_counts(changes):
+    world = a_world()
+    world.projects.unseen.append(a_project(**changes))
+    assert world.deliver(secret="new").status_code == 202
+
+
+def test_the_default_secret_counts_as_soon_as_a_project_has_none_of_its_own():
+    world = a_world(default_secret="default")
+    world.projects.unseen.append(a_project(shared_secret="", second_secret=""))
+    assert world.deliver(secret="default").status_code == 202
+
+
+def test_a_secret_is_refused_only_after_a_fresh_look_and_not_when_there_is_none():
+    world = a_world()
+    world.projects.fail("fresh", "before", Unavailable("away"))
+    assert world.deliver(secret="wrong").status_code == 503
+    assert world.deliver(secret="wrong").status_code == 401
+    world.projects.unseen.append(PROJECT)
+    assert world.deliver(secret="wrong").status_code == 401
+    assert world.runs.records == {}
+
+
+def test_a_generic_secret_that_was_just_replaced_counts():
+    world = a_world()
+    world.projects.unseen.append(a_project(generic_secret="new"))
+    assert world.client.post(SIMPLE.replace(GENERIC, "new"), data=b"{}").status_code == 202
+    assert world.client.post(SIMPLE, data=b"{}").status_code == 401
+    world.projects.fail("fresh", "before", Unavailable("away"))
+    assert world.client.post(SIMPLE, data=b"{}").status_code == 503
+    world.projects.unseen.append(PROJECT)
+    assert world.client.post(SIMPLE, data=b"{}").status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "wait"),
+    [
+        (Unavailable("busy", retry_after_seconds=17, busy=True), 429, "17"),
+        (Unavailable("busy", busy=True), 429, "5"),
+        (Unavailable("away", retry_after_seconds=2.1), 503, "3"),
+        (Unavailable("away", retry_after_seconds=0), 503, "1"),
+        (Unavailable("away"), 503, "5"),
+    ],
+    ids=range(5),
+)
+def test_how_long_to_wait_is_handed_on(trouble, status, wait):
+    world = a_world()
+    world.runs.fail("create", "before", trouble)
+    answer = world.deliver()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (status, wait)
+    assert world.deliver().status_code == 202
+
+
+@pytest.mark.parametrize("path", ["/events/github", SIMPLE, CLOUD])
+def test_all_that_the_ports_do_for_a_delivery_is_within_one_patience(path):
+    spent = []
+
+    @contextlib.contextmanager
+    def patience():
+        spent.append("began")
+        yield
+        spent.append("ended")
+
+    world = a_world(patience=patience)
+    world.runs.meanwhile("create", "before", lambda: spent.append("created"))
+    world.projects.meanwhile("read", "before", lambda: spent.append("read"))
+    headers = {"X-Hub-Signature-256": signature(json.dumps(CLOUDEVENT).encode())}
+    if path == "/events/github":
+        world.deliver()
+    else:
+        world.client.post(path, data=json.dumps(CLOUDEVENT), headers=headers)
+    assert (spent[0], *spent[-2:]) == ("began", "created", "ended")
 
 
 def test_a_project_that_is_set_up_wrongly_is_our_fault_and_its_details_are_for_the_log():
