@@ -38,6 +38,10 @@ format: .venv/.ok ## let ruff format and mend what it can
 	$(V)/ruff format .
 	$(V)/ruff check --fix .
 
+bench: .venv/.ok ## side-by-side measurements (WHAT=accept|step|reconcile for one of them); needs wrk
+	@$(V)/python -m tests.cluster build >/dev/null
+	@$(V)/python -m bench $(WHAT)
+
 cluster-up: .venv/.ok ## a real API server on this machine, built once (5 minutes), that runs until cluster-down
 	@$(V)/python -m tests.cluster up
 
@@ -79,5 +83,5 @@ clean: ## remove what was built and cached here
 	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@
 
-.PHONY: help demo test test-cluster test-node test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
+.PHONY: help demo bench test test-cluster test-node test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
 .DEFAULT_GOAL := help

@@ -1,0 +1,26 @@
+-- Plain creates of Secrets, each with a name of its own. TOKEN: the bearer token.
+local threads = 0
+function setup(thread)
+  thread:set("id", threads)
+  threads = threads + 1
+end
+
+local bodies = dofile(os.getenv("BODIES"))
+local unique = os.getenv("UNIQUE")
+local n = 0
+local headers = { ["Content-Type"] = "application/json", ["Authorization"] = "Bearer " .. os.getenv("TOKEN") }
+
+function request()
+  n = n + 1
+  local one = bodies[n % #bodies + 1]
+  local body = one[1]:gsub("@NAME@", string.format("%s-%d-%d", unique, id, n))
+  return wrk.format("POST", nil, headers, body)
+end
+
+function done(summary, latency)
+  local e = summary.errors
+  io.write(string.format(
+    'FIGURES {"per_s": %f, "p50_ms": %f, "p99_ms": %f, "answered": %d, "refused": %d}\n',
+    summary.requests / (summary.duration / 1e6), latency:percentile(50) / 1e3, latency:percentile(99) / 1e3,
+    summary.requests, e.status + e.connect + e.read + e.write + e.timeout))
+end
