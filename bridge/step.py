@@ -3,29 +3,51 @@
 It starts in a fraction of a second: only flows.stepping and the adapters that it needs are imported, and it reads
 its few variables itself. Flags are those of Brigade's `brig run`, and ours (design.md, A step).
 
-Variables: BRIDGE_RUN, BRIDGE_ATTEMPT and BRIDGE_STEP say which step of which run this is.
+Variables: BRIDGE_RUN, BRIDGE_ATTEMPT and BRIDGE_STEP say which step of which run this is; `wiring.steps` reads
+those that say where the world is.
 """
 
 import argparse
+import contextlib
 import os
+import re
 import secrets
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from bridge.clocks import SystemClock
+from bridge.core.builds import LOG_LEVEL
 from bridge.core.durations import seconds_of
-from bridge.core.events import Event, Revision
-from bridge.core.names import RESERVED_EVENTS
+from bridge.core.events import Event
+from bridge.core.names import PROJECT_ID_PREFIX, RESERVED_EVENTS
+from bridge.core.pipelines import Checkout
 from bridge.core.runs import Attempt, Kind, Phase, Run, State
+from bridge.core.step_flags import LOG_LEVELS, BuildFlags
 from bridge.core.steps import Answer, ExitCode, Options
-from bridge.errors import BridgeError, NotFound
+from bridge.errors import BadSettings, BridgeError, EngineError, NotFound
 from bridge.flows.stepping import Interrupted, Key, Records, Stepping
-from bridge.wiring.steps import ClusterFlags, Place, place_of
+from bridge.wiring.steps import ClusterFlags, Place, WorkflowNode, place_of
+
+Where = Callable[[ClusterFlags], Place]
+"""Finds out which step it is, and its ports."""
+Show = Callable[[bytes], None]
+
+TERMINATION_LOG = Path("/dev/termination-log")
+"""What a container writes there, the kubelet puts into its pod's status and Argo into its node's message."""
+
+_MAX_TERMINATION_BYTES = 4096
+_DEFAULT_EVENT = "exec"
+"""What `brig run` fires without `-e`."""
+_GLOBAL_FLAGS = {"-n", "--namespace", "--kubeconfig", "--kube-context"}
+"""Those of `brig` itself, which may stand before its subcommand, each with a value."""
+_GLOBAL_SWITCHES = {"-v", "--verbose"}
+_COMMANDS = (["run"], ["exec"])
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,28 +57,38 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(ExitCode.USAGE)
 
 
-Where = Callable[[ClusterFlags], Place]
-"""Finds out which step it is, and its ports."""
-
-
 def main(arguments: Sequence[str] | None = None, *, where: Where = place_of) -> None:
     """Run the step and exit with its answer's code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    # As the image's `brig` it is called with its subcommand; `bridgectl brig run` has taken it off.
-    chosen = _parser().parse_args(words[1:] if words[:1] == ["run"] else words)
+    words = _without_command(list(sys.argv[1:] if arguments is None else arguments))
+    chosen = _parser().parse_args(words)
     try:
         answer = _answer(chosen, where)
+    except EngineError as error:
+        answer = Answer(ExitCode.ASK_AGAIN, f"could not find out: {error}")
     except BridgeError as error:
         answer = Answer(ExitCode.USAGE, str(error))
     except Interrupted:
         answer = Answer(ExitCode.ASK_AGAIN, "asked to end; the build is left alone")
     _say(answer.message, stream_is_error=answer.code != ExitCode.SUCCEEDED)
+    if answer.code != ExitCode.SUCCEEDED:
+        _tell_kubelet(answer.message)
     sys.exit(answer.code)
+
+
+def _without_command(words: list[str]) -> list[str]:
+    """As the image's `brig` it is called with its subcommand; `bridgectl brig run` has taken that off."""
+    place = 0
+    while place < len(words):
+        flag, equals, _ = words[place].partition("=")
+        if flag not in _GLOBAL_FLAGS | _GLOBAL_SWITCHES:
+            break
+        place += 2 if flag in _GLOBAL_FLAGS and not equals else 1
+    return words[:place] + words[place + 1 :] if words[place : place + 1] in _COMMANDS else words
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="brig run", allow_abbrev=False, description="Run a step of a project, idempotently.")
-    parser.add_argument("project", nargs="?", default="", help="the project; from the record if left out")
+    parser.add_argument("project", nargs="?", default="", help="the project; else the record's")
     parser.add_argument("-e", "--event", action="append", default=[], help="the event to fire; may be repeated")
     parser.add_argument("--tries", type=_count, help="how many builds of an attempt may fail; else one each call")
     parser.add_argument("--backoff", type=_duration, default=5.0, help="pause after the first failure, doubled")
@@ -64,14 +96,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-timeout", type=_duration, default=300.0, help="how long it may wait to start")
     parser.add_argument("--lost", type=_count, default=5, help="how many builds of an attempt may be lost")
     parser.add_argument("--unhandled", choices=["ok", "fail"], default="fail", help="what no handler means")
-    parser.add_argument("-c", "--commit", default="", help="without a record: the commit")
-    parser.add_argument("-r", "--ref", default="", help="without a record: the ref")
-    parser.add_argument("-p", "--payload", type=Path, help="without a record: a file with the payload")
+    parser.add_argument("--checkout", type=Checkout, choices=[*Checkout], help="what to build of a ref that moved")
+    parser.add_argument("-c", "--commit", default="", help="the commit; a record's own stands")
+    parser.add_argument("-r", "--ref", default="", help="the ref, master without a commit; a record's own stands")
+    payload = parser.add_mutually_exclusive_group()
+    payload.add_argument("-p", "--payload", type=Path, help="a file with the payload, for that of the record")
+    payload.add_argument("-i", "--inline-payload", help="the payload itself, for that of the record")
+    parser.add_argument("-f", "--file", type=Path, help="in a cluster: a file with the script, for the project's")
+    parser.add_argument("--config", type=Path, help="in a cluster: a file with brigade.json, for the project's")
+    parser.add_argument(
+        "-l", "--level", type=str.lower, choices=LOG_LEVELS, default=LOG_LEVEL, help="the worker's log level"
+    )
+    parser.add_argument("-b", "--background", action="store_true", help="do not wait; only without a record")
     parser.add_argument("-n", "--namespace", default="", help="in a cluster: Brigade's namespace")
     parser.add_argument("--kubeconfig", default="", help="in a cluster: the kubeconfig")
     parser.add_argument("--kube-context", default="", help="in a cluster: the kubeconfig's context")
     parser.add_argument("--no-progress", action="store_true", help="accepted, as in brig: progress is never drawn")
-    parser.add_argument("--no-color", action="store_true", help="accepted, as in brig")
+    parser.add_argument("--no-color", action="store_true", help="take color codes out of the log")
+    parser.add_argument("-v", "--verbose", action="store_true", help="accepted, as in brig")
     return parser
 
 
@@ -93,6 +135,7 @@ def _answer(chosen: argparse.Namespace, where: Where) -> Answer:
     if reserved:
         return Answer(ExitCode.USAGE, f"{reserved[0]} is one of Brigade's own events: give the step another one")
     place = where(ClusterFlags(chosen.kubeconfig, chosen.kube_context, chosen.namespace))
+    flags = _flags(chosen, place)
     options = Options(
         events=tuple(chosen.event),
         tries=chosen.tries,
@@ -102,43 +145,100 @@ def _answer(chosen: argparse.Namespace, where: Where) -> Answer:
         lost=chosen.lost,
         unhandled_ok=chosen.unhandled == "ok",
     )
+    show = _Colorless(_show) if chosen.no_color else _show
     if place.which.by_hand:
-        return _by_hand(chosen, options, place)
+        return _by_hand(flags, options, place, show)
+    if flags.background:
+        _say("-b: the step waits for its build all the same, for a run ends with its builds")
+        flags = replace(flags, background=False)
     key = Key(place.which.run, place.which.attempt, place.which.step)
-    stepping = Stepping(place.runs(), place.builds(), SystemClock(), _show, _say, place.pause)
-    _end_on_sigterm()
-    return stepping.answer(key, options)
+    return _interruptibly(_stepping(place.runs(), place, show, flags), key, options)
 
 
-def _by_hand(chosen: argparse.Namespace, options: Options, place: Place) -> Answer:
+def _flags(chosen: argparse.Namespace, place: Place) -> BuildFlags:
+    """What its builds are made of. Raises BadSettings for what cannot be read, and UnknownProject."""
+    script, config = _read(chosen.file, "the script"), _read(chosen.config, "the config")
+    if (script or config) and not place.takes_files:
+        raise BadSettings("-f and --config are for clusters; on one machine the project's folder has the script")
+    inline = chosen.inline_payload
+    payload = _read(chosen.payload, "the payload") if inline is None else inline.encode("utf-8", "surrogateescape")
+    project = chosen.project
+    if project.startswith(PROJECT_ID_PREFIX):
+        project = place.projects().read_by_id(project).name
+    return BuildFlags(
+        project=project,
+        commit=chosen.commit,
+        ref=chosen.ref,
+        payload=payload,
+        script=_text(script, chosen.file),
+        config=_text(config, chosen.config),
+        log_level=chosen.level,
+        checkout=chosen.checkout,
+        background=chosen.background,
+    )
+
+
+def _read(path: Path | None, what: str) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadSettings(f"{what} {path} cannot be read: {error.strerror}") from error
+
+
+def _text(content: bytes | None, path: Path | None) -> str:
+    try:
+        return (content or b"").decode()
+    except UnicodeDecodeError:
+        raise BadSettings(f"{path} is no text in UTF-8") from None
+
+
+def _by_hand(flags: BuildFlags, options: Options, place: Place, show: Show) -> Answer:
     """Without a record: the flags, or the variables of a template that was submitted by hand, say what to build.
 
     Within a Workflow the key is its uid and the step, so that Argo retrying it attaches; in a plain shell it is
     new each time.
     """
-    project = chosen.project or os.environ.get("BRIDGE_PROJECT", "")
-    if not project or not chosen.event:
-        return Answer(ExitCode.USAGE, "without a run (BRIDGE_RUN), PROJECT and -e EVENT have to be given")
-    commit = chosen.commit or os.environ.get("BRIDGE_COMMIT", "")
-    ref = chosen.ref or os.environ.get("BRIDGE_REF", "")
-    run_id = f"hand-{os.environ.get('BRIDGE_WORKFLOW_UID') or secrets.token_hex(8)}"
-    event = Event(
-        provider="brigade-cli",
-        type=chosen.event[0],
+    project = flags.project or os.environ.get("BRIDGE_PROJECT", "")
+    if not project:
+        return Answer(ExitCode.USAGE, "without a run (BRIDGE_RUN), PROJECT has to be given")
+    flags = replace(
+        flags,
         project=project,
-        delivery=run_id,
-        revision=Revision(commit, ref or ("" if commit else "master")),
+        commit=flags.commit or os.environ.get("BRIDGE_COMMIT", ""),
+        ref=flags.ref or os.environ.get("BRIDGE_REF", ""),
     )
-    try:
-        payload = chosen.payload.read_bytes() if chosen.payload else b""
-    except OSError as error:
-        return Answer(ExitCode.USAGE, f"the payload {chosen.payload} cannot be read: {error.strerror}")
-    step = place.which.step or "step"
-    begun = Attempt(1, Kind.FIRST, 1, time.time(), steps=(step,))
+    options = replace(options, events=options.events or (_DEFAULT_EVENT,))
+    node = place.node() or WorkflowNode(secrets.token_hex(8), "step")
+    run_id = f"hand-{node.workflow_uid}"
+    event = Event("brigade-cli", options.events[0], project, run_id, flags.revision)
+    begun = Attempt(1, Kind.FIRST, 1, time.time(), steps=(node.step,))
     run = Run(run_id, "by-hand", event, "", "", begun.begun, phase=Phase.RUNNING, state=State(attempts=(begun,)))
-    stepping = Stepping(_OneRun(run, payload), place.builds(), SystemClock(), _show, _say, place.pause)
-    _end_on_sigterm()
-    return stepping.answer(Key(run_id, 1, step), options)
+    stepping = _stepping(_OneRun(run, flags.payload or b""), place, show, flags)
+    return _interruptibly(stepping, Key(run_id, 1, node.step), options)
+
+
+def _stepping(records: Records, place: Place, show: Show, flags: BuildFlags) -> Stepping:
+    return Stepping(
+        records,
+        place.builds(),
+        SystemClock(),
+        show,
+        _say,
+        flags=flags,
+        pause=place.pause,
+        sources=place.sources(),
+        freshened=place.freshened,
+    )
+
+
+def _interruptibly(stepping: Stepping, key: Key, options: Options) -> Answer:
+    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        raise Interrupted
+
+    signal.signal(signal.SIGTERM, interrupt)
+    return stepping.answer(key, options)
 
 
 class _OneRun(Records):
@@ -158,11 +258,22 @@ class _OneRun(Records):
         return self._payload
 
 
-def _end_on_sigterm() -> None:
-    def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-        raise Interrupted
+class _Colorless:
+    """Passes a log on without its colors. An escape sequence may come in two pieces."""
 
-    signal.signal(signal.SIGTERM, interrupt)
+    def __init__(self, show: Show) -> None:
+        self._show = show
+        self._held = b""
+
+    def __call__(self, chunk: bytes) -> None:
+        text = self._held + chunk
+        begun = _BEGUN_COLOR.search(text)
+        self._held = text[begun.start() :] if begun else b""
+        self._show(_COLOR.sub(b"", text.removesuffix(self._held)))
+
+
+_COLOR = re.compile(rb"\x1b\[[0-9;]*m")
+_BEGUN_COLOR = re.compile(rb"\x1b(?:\[[0-9;]*)?\Z")
 
 
 def _show(chunk: bytes) -> None:
@@ -172,6 +283,13 @@ def _show(chunk: bytes) -> None:
 
 def _say(line: str, *, stream_is_error: bool = False) -> None:
     print(f"brig: {line}", file=sys.stderr if stream_is_error else sys.stdout, flush=True)
+
+
+def _tell_kubelet(message: str) -> None:
+    """So that the reason stands in the Workflow, and not in a log alone that is gone with its pod."""
+    if "KUBERNETES_SERVICE_HOST" in os.environ and TERMINATION_LOG.is_file():
+        with contextlib.suppress(OSError):
+            TERMINATION_LOG.write_bytes(message.encode("utf-8", "replace")[:_MAX_TERMINATION_BYTES])
 
 
 if __name__ == "__main__":

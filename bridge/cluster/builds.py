@@ -24,11 +24,9 @@ from bridge.core.builds import Build, BuildPhase, BuildSpec, Ending, Outcome, ta
 from bridge.core.kubernetes import is_being_deleted, mapping, text
 from bridge.core.names import ATTEMPT_LABEL, EPOCH_LABEL, PIPELINE_LABEL, RUN_LABEL, STEP_LABEL, build_id
 from bridge.core.projects import Project
-from bridge.errors import Conflict, EngineError, Misconfigured, NotFound, Unavailable
+from bridge.errors import BadProject, Conflict, EngineError, Misconfigured, NotFound, Unavailable
 from bridge.ports import Clock, Projects
 
-LOG_LEVEL = "log"
-"""Below it the worker does not say that it found no handler (facts/brigade.md, Measured)."""
 LOOKAHEAD = 64
 """Beyond the highest number that Secrets tell of, what is left of so many later builds is looked for."""
 
@@ -105,9 +103,11 @@ class BrigadeBuilds:
     def create(self, spec: BuildSpec) -> None:
         """Ask for a build. Raises Conflict if the id was ever used and something of it is left.
 
-        Raises UnknownProject: Brigade would drop the build and start it at some later restart.
+        Raises UnknownProject: Brigade would drop the build and start it at some later restart. Raises BadProject
+        if Brigade's worker would not take the spec's script or config.
         """
         project = self._projects.read(spec.event.project)
+        _check_files(spec, project)
         left = self._left_of([spec.id], SECRETS, PODS)
         if left or self._get(CLAIMS, brigade.worker_name(spec.id)) is not None:
             raise Conflict(
@@ -376,6 +376,19 @@ class BrigadeBuilds:
             yield from page.items
 
 
+def _check_files(spec: BuildSpec, project: Project) -> None:
+    """A file that the project names in its source wins in the worker (facts/brigade.md, 3)."""
+    for given, named, key in (
+        (spec.script, project.script_path, "brigadejsPath"),
+        (spec.config, project.config_path, "brigadeConfigPath"),
+    ):
+        if given and named and not named.startswith("/"):
+            raise BadProject(
+                f"project {project.name[:200]}: its {key} is {named[:200]}, which wins over a file that "
+                f"a build brings; remove {key}, or give the step no file"
+            )
+
+
 def _secret(spec: BuildSpec, project: Project) -> dict[str, Any]:
     event = spec.event
     name = brigade.worker_name(spec.id)
@@ -385,13 +398,13 @@ def _secret(spec: BuildSpec, project: Project) -> dict[str, Any]:
         "clone_url": event.clone_url,
         "commit_id": event.revision.commit,
         "commit_ref": event.revision.ref,
-        "config": "",
+        "config": spec.config,
         "event_provider": event.provider,
         "event_type": event.type,
-        "log_level": LOG_LEVEL,
+        "log_level": spec.log_level,
         "long_title": event.long_title,
         "project_id": project.id,
-        "script": "",
+        "script": spec.script,
         "short_title": event.short_title,
     }
     data = {key: value.encode("utf-8", "replace") for key, value in fields.items()}

@@ -255,6 +255,9 @@ def _project(secret: Mapping[str, Any], fields: "_Fields", identity: str) -> Pro
         clone_url=fields.text("cloneURL"),
         default_pipeline=annotations.get(DEFAULT_PIPELINE_ANNOTATION) == "true",
         script=fields.text("brigadejsPath") or Project.script,
+        vcs_sidecar=fields.text("vcsSidecar").strip(),
+        script_path=fields.text("brigadejsPath"),
+        config_path=fields.text("brigadeConfigPath"),
         allow_privileged_jobs=fields.flag("allowPrivilegedJobs", absent=True),
         allow_host_mounts=fields.flag("allowHostMounts", absent=False),
     )

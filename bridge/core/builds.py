@@ -9,6 +9,9 @@ from bridge.core.verdicts import Verdict
 NO_HANDLER_LINE = "[brigade:app] no-after: fired"
 """A worker that found no handler says so on a line of its own and exits 0 (facts/brigade.md, 3)."""
 
+LOG_LEVEL = "log"
+"""Above it the worker does not say that line (facts/brigade.md, Measured)."""
+
 TAIL_BYTES = 4096
 """How much of the end of a log an outcome keeps."""
 
@@ -109,6 +112,11 @@ class BuildSpec:
     attempt: int
     event: Event
     """With `type` set to the event name to fire."""
+    script: str = field(default="", repr=False)
+    """The text of a script for that of the source; empty: the project says which."""
+    config: str = field(default="", repr=False)
+    """The same of brigade.json."""
+    log_level: str = LOG_LEVEL
 
 
 def judged(build: Build, *, log: str | None, at: float) -> Outcome | None:

@@ -24,9 +24,13 @@ _PIPELINE_PART = 30
 _OUTSIDE_DNS = re.compile(r"[^a-z0-9-]+")
 
 
+PROJECT_ID_PREFIX = "brigade-"
+"""What begins so is taken for an id, by `brig` as well."""
+
+
 def project_id(project: str) -> str:
     """Brigade's id of a project (facts/brigade.md, 1): its Secret's name and the id in its routes."""
-    return f"brigade-{hashlib.sha256(project.encode()).hexdigest()[:54]}"
+    return f"{PROJECT_ID_PREFIX}{hashlib.sha256(project.encode()).hexdigest()[:54]}"
 
 
 def run_id(*, project: str, provider: str, pipeline: str, delivery: str) -> str:

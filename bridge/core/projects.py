@@ -48,6 +48,12 @@ class Project:
     """One machine: where its git repository or plain source folder is, an absolute path or a URL; may be empty."""
     script: str = "brigade.js"
     """The script's path in the source (Brigade's brigadejsPath)."""
+    vcs_sidecar: str = ""
+    """In a cluster: the image that fetches the source; empty: none does."""
+    script_path: str = ""
+    """In a cluster: what the project itself says is the script in the source (brigadejsPath), if it says so."""
+    config_path: str = ""
+    """The same of brigade.json (brigadeConfigPath)."""
     allow_privileged_jobs: bool = False
     allow_host_mounts: bool = False
 

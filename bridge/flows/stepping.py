@@ -4,9 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from bridge.core import names
+from bridge.core import checkouts, names, step_flags
 from bridge.core.builds import Build, BuildPhase, BuildSpec
+from bridge.core.events import Event, Revision
 from bridge.core.runs import Phase, Run
+from bridge.core.step_flags import BuildFlags
 from bridge.core.steps import Answer, Create, ExitCode, Follow, GiveUp, Known, Options, Pause, next_move
 from bridge.errors import Conflict, EngineError, NotFound
 from bridge.flows.settling import settled
@@ -28,6 +30,24 @@ class Records(Protocol):
 
     def payload(self, run_id: str) -> bytes:
         """The event's payload. Raises NotFound."""
+        ...
+
+
+class Sources(Protocol):
+    """Where projects' sources come from, in a world whose builds may fetch the head of a ref, not the commit."""
+
+    def sidecar(self, event: Event) -> str:
+        """The image that fetches the source for builds of this event's project; empty: none does.
+
+        Raises UnknownProject.
+        """
+        ...
+
+    def heads(self, event: Event) -> frozenset[str]:
+        """What the event's ref is at the git host now, a tag also as what it stands for; none if it is not there.
+
+        Raises EngineError.
+        """
         ...
 
 
@@ -55,8 +75,14 @@ class Stepping:
     """Takes the worker's log as it comes, whole and without repeats."""
     say: Callable[[str], None]
     """Takes lines of our own, for people."""
+    flags: BuildFlags = field(default_factory=BuildFlags)
+    """What builds are made of."""
     pause: Callable[[float], float] = lambda _followed_seconds: LOOK_SECONDS
     """How long to wait for the next look at a build that goes on and was followed for so long."""
+    sources: Sources | None = None
+    """None: every build checks out the commit."""
+    freshened: Callable[[Run, bytes], bytes] = lambda _run, payload: payload
+    """The record's payload as a build gets it, its installation token a fresh one. Raises EngineError."""
     _first_waiting: dict[str, float] = field(default_factory=dict)
     _first_running: dict[str, float] = field(default_factory=dict)
     _offsets: dict[str, int] = field(default_factory=dict)
@@ -65,9 +91,11 @@ class Stepping:
     _epoch: int | None = None
 
     def answer(self, key: Key, options: Options) -> Answer:
-        """The answer to "has this step succeeded?", after as many moves as it takes.
+        """The answer to "has this step succeeded?", after as many moves as it takes; with `flags.background`, to
+        "has its build been asked for?".
 
-        It never raises an EngineError: what cannot be found out is `ExitCode.ASK_AGAIN`.
+        It never raises an EngineError: what cannot be found out is `ExitCode.ASK_AGAIN`. Raises BadSettings if the
+        flags contradict the record, and Misconfigured as the ports do.
         """
         troubles = 0
         while True:
@@ -96,6 +124,7 @@ class Stepping:
         going = any(build.open for build in builds)
         highest = 0 if going else self.builds.highest(key.run, epoch=epoch, step=key.step)
         run = self.runs.read(key.run)
+        event = step_flags.built(run.event, self.flags)
         known = self._known(run, key, epoch, builds, highest)
         options = options if options.events else replace(options, events=run.event.names)
         move = next_move(known, options)
@@ -103,13 +132,15 @@ class Stepping:
             self._show_rest(known)
             return move
         if isinstance(move, Create):
-            self._create(run, key, move)
-        elif isinstance(move, GiveUp):
+            return self._create(run, key, replace(event, type=move.event), move.number, options)
+        if isinstance(move, GiveUp):
             self.say(f"giving up build {move.build.number}: {move.reason}")
             self.builds.give_up(move.build, reason=move.reason, ending=move.ending)
         elif isinstance(move, Pause):
             self._show_rest(known)
             self.clock.sleep(min(move.seconds, PAUSE_STEP_SECONDS))
+        elif self.flags.background:
+            return Answer(ExitCode.SUCCEEDED, f"build {move.build.number} ({move.build.id}) goes on by itself")
         else:
             self._follow(move)
         return None
@@ -161,17 +192,51 @@ class Stepping:
         ran_before = max(0.0, self.clock.now() - build.started)
         return now - self._first_running.setdefault(build.id, now - ran_before)
 
-    def _create(self, run: Run, key: Key, move: Create) -> None:
+    def _create(self, run: Run, key: Key, event: Event, number: int, options: Options) -> Answer | None:
+        flags = self.flags
+        revision = self._revision(event, key)
+        if isinstance(revision, Answer):
+            return revision
         epoch = self._epoch_of(key)
-        build_id = names.build_id(run=run.id, epoch=epoch, step=key.step, number=move.number)
-        event = replace(run.event, type=move.event, payload=self.runs.payload(run.id))
-        spec = BuildSpec(build_id, run.id, run.pipeline, epoch, key.step, move.number, key.attempt, event)
+        if flags.payload is None:
+            event = replace(event, payload=self.freshened(run, self.runs.payload(run.id)))
+        spec = BuildSpec(
+            id=names.build_id(run=run.id, epoch=epoch, step=key.step, number=number),
+            run=run.id,
+            pipeline=run.pipeline,
+            epoch=epoch,
+            step=key.step,
+            number=number,
+            attempt=key.attempt,
+            event=replace(event, revision=revision),
+            script=flags.script,
+            config=flags.config,
+            log_level=step_flags.log_level(flags, options),
+        )
+        if self.runs.read(run.id) != run:
+            return None  # all this took a while: look again whether a build is wanted
+        if spec.log_level != flags.log_level:
+            self.say(f"-l {flags.log_level}: built with {spec.log_level}, for else no handler looks like success")
         try:
             self.builds.create(spec)
         except Conflict:
-            return  # somebody else was faster; the next look attaches to it
-        self._followed[move.number] = self.clock.monotonic()
-        self.say(f"Build: {build_id}, Worker: brigade-worker-{build_id}")
+            return None  # somebody else was faster; the next look attaches to it
+        self._followed[number] = self.clock.monotonic()
+        self.say(f"Build: {spec.id}, Worker: brigade-worker-{spec.id}")
+        if flags.background:
+            return Answer(ExitCode.SUCCEEDED, f"build {number} ({spec.id}) goes on by itself")
+        return None
+
+    def _revision(self, event: Event, key: Key) -> Revision | Answer:
+        """The revision to tell the build, or why it would not be the run's."""
+        if self.sources is None:
+            return event.revision
+        checkout, sidecar = self.flags.checkout, self.sources.sidecar(event)
+        if checkouts.depends_on_head(event.revision, checkout, sidecar=sidecar, attempt=key.attempt):
+            reason = checkouts.moved(event.revision, self.sources.heads(event))
+            if reason:
+                return Answer(ExitCode.FAILED, reason)
+        return checkouts.told(event.revision, checkout, sidecar=sidecar)
 
     def _follow(self, move: Follow) -> None:
         build = move.build

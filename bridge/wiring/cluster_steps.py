@@ -8,11 +8,14 @@ from bridge.clocks import SystemClock
 from bridge.cluster.api import Api
 from bridge.cluster.builds import BrigadeBuilds
 from bridge.cluster.connections import Connection, find_connection
+from bridge.cluster.nodes import own_node
 from bridge.cluster.projects import SecretProjects
 from bridge.cluster.runs import SecretRuns
+from bridge.cluster.sources import GitSources
+from bridge.core.runs import Run
 from bridge.errors import BadSettings
 from bridge.ports import Builds, Runs
-from bridge.wiring.steps import ClusterFlags, Which, path_of
+from bridge.wiring.steps import ClusterFlags, Which, WorkflowNode, path_of, told_node
 
 SHORTEST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 2.0
@@ -30,6 +33,11 @@ class ClusterPlace:
     namespace: str
     """Of the records."""
     brigade_namespace: str
+    workflow_node: WorkflowNode | None
+    argo_node: str
+    """Argo's own id of the node that this container is; empty outside of a Workflow."""
+    pod: str
+    takes_files: bool = True
 
     @cached_property
     def api(self) -> Api:
@@ -42,8 +50,25 @@ class ClusterPlace:
 
     def builds(self) -> Builds:
         """The builds."""
-        projects = SecretProjects(self.api, self.brigade_namespace)
-        return BrigadeBuilds(self.api, self.brigade_namespace, projects, clock=SystemClock())
+        return BrigadeBuilds(self.api, self.brigade_namespace, self.projects(), clock=SystemClock())
+
+    def projects(self) -> SecretProjects:
+        """The projects."""
+        return SecretProjects(self.api, self.brigade_namespace)
+
+    def sources(self) -> GitSources:
+        """What is known of where sources come from."""
+        return GitSources(self.projects())
+
+    def node(self) -> WorkflowNode | None:
+        """Which node a step by hand is: as its template says, or else as its own pod does, which Argo made."""
+        if self.workflow_node is not None or not self.argo_node:
+            return self.workflow_node
+        return WorkflowNode(*own_node(self.api, self.connection.namespace, self.pod, self.argo_node))
+
+    def freshened(self, run: Run, payload: bytes) -> bytes:  # noqa: ARG002 - see bridge.cluster.tokens
+        """The record's payload as a build gets it."""
+        return payload
 
     def pause(self, followed_seconds: float) -> float:
         """How long to wait for the next look at a build that was followed for so long."""
@@ -61,6 +86,9 @@ def cluster_place(which: Which, flags: ClusterFlags, environment: Mapping[str, s
         which=which,
         connection=connection,
         namespace=environment.get("BRIDGE_NAMESPACE", "") or connection.namespace,
+        workflow_node=told_node(which, environment),
+        argo_node=environment.get("ARGO_NODE_ID", ""),
+        pod=environment.get("HOSTNAME", ""),
         brigade_namespace=_brigade_namespace(which, flags.namespace, environment),
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bridge.clocks import SystemClock
+from bridge.core.runs import Run
 from bridge.errors import BadSettings
 from bridge.local.builds import ProcessBuilds
 from bridge.local.containers import working_engine
@@ -13,7 +14,7 @@ from bridge.local.node import find_node
 from bridge.local.projects import FolderProjects
 from bridge.local.runs import SqliteRuns
 from bridge.ports import Builds, Runs
-from bridge.wiring.steps import Which, path_of
+from bridge.wiring.steps import Which, WorkflowNode, path_of, told_node
 
 PAUSE_SECONDS = 0.25
 """A look is one read of the database and a few of files."""
@@ -24,11 +25,13 @@ class LocalPlace:
     """Where a step stands on one machine."""
 
     which: Which
+    workflow_node: WorkflowNode | None
     state: Path
-    projects: Path
+    projects_folder: Path
     jobs: str
     container_command: str
-    node: str
+    node_command: str
+    takes_files: bool = False
 
     def runs(self) -> Runs:
         """The records."""
@@ -37,8 +40,27 @@ class LocalPlace:
     def builds(self) -> Builds:
         """The builds. Raises Misconfigured if what runs them is not there."""
         return local_builds(
-            self.state, self.projects, jobs=self.jobs, container_command=self.container_command, node=self.node
+            self.state,
+            self.projects_folder,
+            jobs=self.jobs,
+            container_command=self.container_command,
+            node=self.node_command,
         )
+
+    def projects(self) -> FolderProjects:
+        """The projects."""
+        return FolderProjects(self.projects_folder)
+
+    def sources(self) -> None:
+        """Every build checks out the commit."""
+
+    def node(self) -> WorkflowNode | None:
+        """Which node a step by hand is."""
+        return self.workflow_node
+
+    def freshened(self, run: Run, payload: bytes) -> bytes:  # noqa: ARG002 - nobody hands out tokens here
+        """The record's payload."""
+        return payload
 
     def pause(self, followed_seconds: float) -> float:  # noqa: ARG002 - a look costs little
         """How long to wait for the next look at a build."""
@@ -51,11 +73,12 @@ def local_place(which: Which, environment: Mapping[str, str]) -> LocalPlace:
     state = path_of(environment.get("BRIDGE_STATE_DIR", ""))
     return LocalPlace(
         which=which,
+        workflow_node=told_node(which, environment),
         state=state.resolve() if state else projects / ".bridge",
-        projects=projects,
+        projects_folder=projects,
         jobs=environment.get("BRIDGE_JOBS", "") or "container",
         container_command=environment.get("BRIDGE_CONTAINER_COMMAND", ""),
-        node=environment.get("BRIDGE_NODE", ""),
+        node_command=environment.get("BRIDGE_NODE", ""),
     )
 
 

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from bridge.core.runs import Run
 from bridge.errors import BadSettings
-from bridge.ports import Builds, Runs
+from bridge.flows.stepping import Sources
+from bridge.ports import Builds, Projects, Runs
 
 NO_RUN = frozenset({"", "none"})
 """Values of BRIDGE_RUN that mean: started by hand, without a record."""
@@ -47,6 +49,14 @@ class Which:
         return self.run in NO_RUN
 
 
+@dataclass(frozen=True)
+class WorkflowNode:
+    """A step that somebody submitted without a record: the same whenever Argo tries it again."""
+
+    workflow_uid: str
+    step: str
+
+
 class Place(Protocol):
     """Where a step stands."""
 
@@ -61,6 +71,30 @@ class Place(Protocol):
 
     def builds(self) -> Builds:
         """The builds."""
+        ...
+
+    def projects(self) -> Projects:
+        """The projects."""
+        ...
+
+    def sources(self) -> Sources | None:
+        """What is known of where sources come from; None if every build checks out the commit."""
+        ...
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether a build may bring its script."""
+        ...
+
+    def node(self) -> WorkflowNode | None:
+        """Of a step by hand: which one of which Workflow it is; None in a plain shell.
+
+        Raises BadSettings and EngineError if it cannot be told.
+        """
+        ...
+
+    def freshened(self, run: Run, payload: bytes) -> bytes:
+        """The record's payload as a build gets it. Raises EngineError."""
         ...
 
     def pause(self, followed_seconds: float) -> float:
@@ -92,6 +126,12 @@ def which_of(environment: Mapping[str, str]) -> Which:
     if not attempt.isascii() or not attempt.isdigit():
         raise BadSettings("BRIDGE_ATTEMPT has to be a whole number: the attempt that this step belongs to")
     return Which(environment.get("BRIDGE_RUN", ""), int(attempt), environment.get("BRIDGE_STEP", ""))
+
+
+def told_node(which: Which, environment: Mapping[str, str]) -> WorkflowNode | None:
+    """The node that its template tells by variables, None if it tells none."""
+    uid = environment.get("BRIDGE_WORKFLOW_UID", "")
+    return WorkflowNode(uid, which.step) if uid and which.step else None
 
 
 def in_cluster(environment: Mapping[str, str], flags: ClusterFlags = ClusterFlags()) -> bool:
