@@ -228,12 +228,26 @@ class InstallationToken:
     """When it ends, in seconds since the epoch."""
 
 
+NO_APP = "no-app"
+"""The `reason` with which a gateway tells a step that there is NoToken."""
+
+
+@dataclass(frozen=True)
+class NoToken:
+    """There is no App for a repository, and a build goes on without."""
+
+    reason: str
+    """For people."""
+
+
 class InstallationTokens(Protocol):
     """Who hands out installation tokens to builds."""
 
-    def fresh(self, run_id: str, project: str) -> InstallationToken | None:
-        """A token for the repository of the run's project that lasts as long as most builds do; None if there is
-        no App for it, and a build goes on without. Raises EngineError when that cannot be found out now."""
+    def fresh(self, run_id: str, project: str) -> InstallationToken | NoToken:
+        """A token for the repository of the run's project that lasts as long as most builds do.
+
+        Raises EngineError when there should be one and is none now.
+        """
         ...
 
 

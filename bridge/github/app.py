@@ -28,7 +28,7 @@ from bridge.github.calls import (
     wait_seconds,
     words,
 )
-from bridge.ports import Clock, InstallationToken
+from bridge.ports import Clock, InstallationToken, NoToken
 
 SMALLEST_KEY_BITS = 2048
 
@@ -298,6 +298,29 @@ class App:
         if status in _FOR_PEOPLE:
             return AppRefused(f"{said}; look at the App's installation and its permissions")
         return AppUnavailable(f"{said}; it is tried again")
+
+
+class AppTokens:
+    """The port InstallationTokens of who has the App itself.
+
+    Args:
+        app: our App, if there is one.
+        repository_of: the repository of a project's name.
+
+    """
+
+    def __init__(self, app: App | None, repository_of: Callable[[str], str]) -> None:
+        self._app = app
+        self._repository_of = repository_of
+
+    def fresh(self, run_id: str, project: str) -> InstallationToken | NoToken:  # noqa: ARG002 - the port's
+        """A token for the project's repository. Raises AppRefused or AppUnavailable."""
+        if self._app is None:
+            return NoToken("no GitHub App is configured")
+        try:
+            return self._app.token(self._repository_of(project), BUILDS)
+        except NotInstalled as exc:
+            return NoToken(str(exc))
 
 
 def _read(model: type[_Model], response: Response, act: str) -> _Model:

@@ -15,6 +15,7 @@ from bridge.web.forwarding import Forwarding
 from bridge.web.gateway import Gateway, gateway
 from bridge.web.health import Metrics, health
 from bridge.web.hooks import hooks
+from bridge.web.internal import internal
 from bridge.web.pages import pages
 
 _HEADERS = {
@@ -44,7 +45,7 @@ def create_app(gateway: Gateway) -> Flask:
     install_errors(app)
     app.before_request(_begin)
     app.after_request(_harden)
-    for blueprint in (hooks, api, pages, health):
+    for blueprint in (hooks, api, internal, pages, health):
         app.register_blueprint(blueprint)
     return app
 

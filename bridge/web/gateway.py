@@ -7,7 +7,7 @@ from typing import cast
 
 from flask import current_app
 
-from bridge.ports import Builds, Clock, Pipelines, Projects, Runs
+from bridge.ports import Builds, Callers, Clock, InstallationTokens, Pipelines, Projects, Runs
 
 _EXTENSION = "bridge"
 
@@ -44,6 +44,13 @@ class Gateway:
     """Why deliveries had better not come now, empty if they may; asked often. None: the ports are asked."""
     patience: Callable[[], AbstractContextManager[None]] = nullcontext
     """Bounds how long the ports may take for one delivery together; whatever takes longer raises Unavailable."""
+
+    callers: Callers | None = None
+    """Finds out which step asks for a token; None: nobody gets any."""
+    tokens: InstallationTokens | None = None
+    """Hands out our App's tokens to steps; None: nobody does."""
+    step_account: str = ""
+    """The ServiceAccount of steps, `namespace:name`."""
 
     def url_of(self, run_id: str) -> str:
         """The page of a run: absolute with a public URL, else a path."""

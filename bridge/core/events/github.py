@@ -4,7 +4,6 @@ Two things differ, both on purpose (design.md, On the wire): a delivery with an 
 answers to both its names, not two builds, and every action of a pull request is an event, not six of them.
 """
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -12,10 +11,10 @@ from typing import Any
 
 from bridge.core.events import Event, Ignored, Revision, fields, json_bodies
 from bridge.core.events import github_payloads as payloads
+from bridge.core.events.wrappers import PROVIDER, wrapped
 from bridge.core.projects import DEFAULT_ALLOWED_AUTHORS
 from bridge.errors import UnreadableEvent
 
-PROVIDER = "github"
 OWN_CONTEXT_PREFIX = "bridge/"
 PING = "ping"
 
@@ -24,8 +23,6 @@ _DELIVERY = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _BRANCHES = "refs/heads/"
 _TAGS = "refs/tags/"
 _MERGE_QUEUE = "gh-readonly-queue/"
-# A point in time that Go's time.Time writes when nobody set it; there is no token that could expire.
-_NO_TIME = "0001-01-01T00:00:00Z"
 
 _APPS_AT = (
     ("check_suite", "app", "id"),
@@ -251,15 +248,7 @@ def _titled(event: Event, number: int, title: str | None) -> Event:
 
 
 def _wrapped(delivered: _Delivered, revision: Revision) -> bytes:
-    """The payload that Brigade's gateway puts around a body, its token left out (design.md, On the wire)."""
-    before = {"type": delivered.name, "token": "", "tokenExpires": _NO_TIME}
-    after = {"commit": revision.commit, "branch": revision.ref}
-    # The body goes in as it came: writing it anew could change its numbers.
-    return b'%s,"body":%s,%s' % (_compact(before)[:-1], delivered.body.strip(), _compact(after)[1:])
-
-
-def _compact(members: dict[str, str]) -> bytes:
-    return json.dumps(members, separators=(",", ":")).encode()
+    return wrapped(delivered.name, delivered.body, commit=revision.commit, branch=revision.ref)
 
 
 def _pull_ref(number: int) -> str:
