@@ -34,6 +34,14 @@ EXIT_HANDLER_TIMEOUT = "180s"
 KEPT_SECONDS = 7 * 24 * 3600
 USER = 65532
 
+CONFIG_MAP = "bridge-step"
+"""Where a step's pod finds Brigade's namespace and the gateway; the chart makes it, and nothing needs it."""
+IDENTITY_VOLUME = "bridge-token"
+IDENTITY_FOLDER = "/var/run/secrets/bridge"
+AUDIENCE = "bridge"
+"""Of the ServiceAccount's token with which a step asks the gateway for its run's token; no use anywhere else."""
+IDENTITY_SECONDS = 3600
+
 _RUN = "{{workflow.parameters.run}}"
 _ATTEMPT = "{{workflow.parameters.attempt}}"
 
@@ -125,10 +133,19 @@ def _spec(pipeline: Pipeline, image: str, service_account: str) -> models.Workfl
             seccomp_profile=models.SeccompProfile(type="RuntimeDefault"),
         ),
         pod_spec_patch=_pod_spec_patch(),
+        volumes=[_identity_volume()],
         pod_gc=models.PodGC(strategy="OnWorkflowCompletion", delete_delay_duration="600s"),
         ttl_strategy=models.TTLStrategy(seconds_after_completion=KEPT_SECONDS),
         templates=[_entrypoint(pipeline.steps), *steps, _exit_template(image)],
     )
+
+
+def _identity_volume() -> models.Volume:
+    token = models.ServiceAccountTokenProjection(
+        path="token", audience=AUDIENCE, expiration_seconds=IDENTITY_SECONDS
+    )
+    source = models.ProjectedVolumeSource(sources=[models.VolumeProjection(service_account_token=token)])
+    return models.Volume(name=IDENTITY_VOLUME, projected=source)
 
 
 def _pod_spec_patch() -> str:
@@ -161,7 +178,7 @@ def _step_template(step: Step, pipeline: Pipeline, image: str) -> models.Templat
             expression=RETRY_EXPRESSION,
             backoff=models.Backoff(duration="5s", factor=models.IntOrString("2"), cap="2m"),
         ),
-        container=_container(image, ["brig"], ["run", *_flags(step)], told),
+        container=_container(image, ["brig"], ["run", *_flags(step, pipeline)], told),
     )
 
 
@@ -174,7 +191,7 @@ def _exit_template(image: str) -> models.Template:
     )
 
 
-def _flags(step: Step) -> list[str]:
+def _flags(step: Step, pipeline: Pipeline) -> list[str]:
     """The flags of `brig run`; what is at its default is left out, but for the tries."""
     flags = [] if step.tries is None else ["--tries", str(step.tries)]
     if step.backoff_seconds != Step.backoff_seconds:
@@ -185,6 +202,8 @@ def _flags(step: Step) -> list[str]:
         flags += ["--lost", str(step.lost)]
     if step.unhandled_ok:
         flags.append("--unhandled=ok")
+    if pipeline.checkout is not None:
+        flags += ["--checkout", pipeline.checkout]
     for event in step.events:
         flags += ["-e", event]
     return flags
@@ -219,6 +238,8 @@ def _container(image: str, command: list[str], args: list[str], told: Mapping[st
         command=command,
         args=args,
         env=[models.EnvVar(name=name, value=value) for name, value in told.items()],
+        env_from=[models.EnvFromSource(config_map_ref=models.ConfigMapEnvSource(name=CONFIG_MAP, optional=True))],
+        volume_mounts=[models.VolumeMount(name=IDENTITY_VOLUME, mount_path=IDENTITY_FOLDER, read_only=True)],
         resources=models.ResourceRequirements(
             requests={"cpu": models.Quantity("10m"), "memory": models.Quantity("64Mi")},
             limits={"memory": models.Quantity("128Mi")},

@@ -251,7 +251,7 @@ _IGNORED_IN_CONTAINER = (
     "terminationMessagePath",
     "terminationMessagePolicy",
 )
-_IGNORED_IN_OURS = ("volumeDevices", "volumeMounts", "workingDir")
+_IGNORED_IN_OURS = ("envFrom", "volumeDevices", "volumeMounts", "workingDir")
 """`brig run` and `bridgectl exit` ask the machine for everything themselves."""
 
 _Model = TypeVar("_Model", bound=_Lenient)
