@@ -14,6 +14,7 @@ from bridge.core.exits import exit_event_of
 from bridge.core.pipelines import Pipeline
 from bridge.core.reports import final_report, pending_report
 from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, StepState
+from bridge.core.strays import Stray, retry_of
 from bridge.core.verdicts import Verdict
 
 RUNG_SECONDS = 60.0
@@ -44,6 +45,8 @@ class Seen:
     retention_seconds: float | None = None
     """Closed for so long, a run is forgotten; None: never."""
     pipeline_error: str = ""
+    strays: tuple[Stray, ...] = ()
+    """Workflows under the run's labels that have to end."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +131,36 @@ class Forget:
     """Remove the run, its builds and its Workflows."""
 
 
-Action = Begin | Submit | Escalate | Settle | Mirror | End | GiveUp | Fire | Post | Close | Forget
+@dataclass(frozen=True)
+class Ask:
+    """Write an act into the record that somebody took by Argo's own means."""
+
+    act: Act
+
+
+@dataclass(frozen=True)
+class EndStray:
+    """End a Workflow that is not for bridge to follow."""
+
+    stray: Stray
+
+
+Action = Begin | Submit | Escalate | Settle | Mirror | End | GiveUp | Fire | Post | Close | Forget | Ask | EndStray
 
 
 def owed(run: Run, seen: Seen) -> tuple[Action, ...]:
     """The actions that `run` still lacks, in order. Empty: wait until something changes or time passes."""
+    # An act is on record before the Workflow ends that stood for it.
+    ending = tuple(EndStray(stray) for stray in seen.strays)
+    return (*_owed(run, seen), *_asked(run, seen), *ending)
+
+
+def _owed(run: Run, seen: Seen) -> tuple[Action, ...]:
     attempt = run.attempt
     if attempt is None:
         return (Begin(_first_attempt(seen)),)
     if run.phase is Phase.CLOSED and run.applicable_act is None:
-        return _kept(run, seen)
+        return () if seen.strays else _kept(run, seen)
     settling = tuple(Settle(build) for build in seen.builds if _ended_unsettled(build))
     if settling:
         return settling
@@ -147,6 +170,11 @@ def owed(run: Run, seen: Seen) -> tuple[Action, ...]:
     if attempt.verdict is None:
         return _of_running(run, attempt, seen)
     return _of_ended(run, attempt, attempt.verdict, seen)
+
+
+def _asked(run: Run, seen: Seen) -> tuple[Ask, ...]:
+    found = (retry_of(run, stray, now=seen.now) for stray in seen.strays)
+    return tuple(Ask(act) for act in found if act is not None)
 
 
 def _first_attempt(seen: Seen) -> Attempt:

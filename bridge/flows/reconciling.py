@@ -1,8 +1,8 @@
 """The controller's loop over one run: observe, ask what is owed, apply it, until nothing is owed."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import assert_never
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol, assert_never
 
 from bridge.core import obligations as ob
 from bridge.core.builds import Build
@@ -12,6 +12,7 @@ from bridge.core.runs import (
     Report,
     Run,
     closed,
+    with_act,
     with_attempt,
     with_end,
     with_report,
@@ -21,10 +22,11 @@ from bridge.core.runs import (
     with_step,
     with_submission,
 )
+from bridge.core.strays import Stray
 from bridge.core.verdicts import Verdict
 from bridge.errors import BadPipeline, Conflict, Misconfigured, NotFound, StatusNotPosted
 from bridge.flows.settling import settled
-from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, Runs
+from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, Runs, writes
 
 PASSES = 25
 """A run comes to rest in a few passes; more means that two actions undo each other."""
@@ -32,6 +34,31 @@ REPEAT_SECONDS = 7 * 86400.0
 """Never forgotten earlier: so long a repeated delivery is recognised (design.md, The record)."""
 REPORT_BACKOFF_SECONDS = 2.0
 REPORT_BACKOFF_CAP_SECONDS = 300.0
+
+
+class Strays(Protocol):
+    """The Workflows under a run's labels that bridge does not follow: where people have Argo's own commands."""
+
+    def of(self, run: Run) -> Sequence[Stray]:
+        """Those that go on and have to end, on a consistent read of each."""
+        ...
+
+    @writes
+    def end(self, stray: Stray) -> None:
+        """Make it end, without its exit handler; gone already is fine."""
+        ...
+
+
+class NoStrays:
+    """Strays where nobody but bridge makes Workflows."""
+
+    def of(self, run: Run) -> Sequence[Stray]:
+        """None."""
+        del run
+        return ()
+
+    def end(self, stray: Stray) -> None:
+        """There is none."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,7 @@ class Reconciling:
     url_of: Callable[[str], str] = lambda _run: ""
     """The page of a run, for its status; empty without a public URL."""
     retention_seconds: float | None = None
+    strays: Strays = field(default_factory=NoStrays)
 
     def reconcile(self, run_id: str) -> Run | None:
         """Pay what is owed to a run until nothing is; answers it as it is then, None if it is forgotten.
@@ -78,7 +106,7 @@ class Reconciling:
         try:
             run = self.runs.read(run_id)
             for _ in range(PASSES):
-                actions = tuple(action for action in self._owed(run) if allowed(action))
+                actions = self._owed(run, allowed)
                 if not actions or actions == before:
                     return run
                 for action in actions:
@@ -91,20 +119,22 @@ class Reconciling:
             return None
         return run
 
-    def _owed(self, run: Run) -> tuple[ob.Action, ...]:
+    def _owed(self, run: Run, allowed: Callable[[ob.Action], bool]) -> tuple[ob.Action, ...]:
         seen = self.observe(run)
-        actions = ob.owed(run, seen)
-        # Whether a newer run took over its status is a list of records: asked only before it would speak.
+        actions = tuple(filter(allowed, ob.owed(run, seen)))
+        # Whether a newer run took over its status is a list of records: asked only before it would speak. An exit
+        # handler never does, and its account may not list them.
         if any(isinstance(action, ob.Post) for action in actions) and not self._speaks(run):
-            return ob.owed(run, replace(seen, speaks=False))
+            return tuple(filter(allowed, ob.owed(run, replace(seen, speaks=False))))
         return actions
 
     def observe(self, run: Run) -> ob.Seen:
         """What surrounds `run`, read just now, as if no newer run took over its status. Of a run that was not
         begun, and of a closed one nobody asked about, little needs to be read."""
         now = self.clock.now()
+        strays = tuple(self.strays.of(run))
         if run.closed is not None and run.applicable_act is None:
-            return ob.Seen(now, None, None, (), retention_seconds=self.retention_seconds)
+            return ob.Seen(now, None, None, (), retention_seconds=self.retention_seconds, strays=strays)
         attempt = run.attempt
         pipeline, trouble = None, ""
         try:
@@ -120,6 +150,7 @@ class Reconciling:
             builds=tuple(self.builds.find(run.id)) if attempt is not None else (),
             retention_seconds=self.retention_seconds,
             pipeline_error=trouble,
+            strays=strays,
         )
 
     def _speaks(self, run: Run) -> bool:
@@ -129,7 +160,7 @@ class Reconciling:
         alike = self.runs.list(RunFilter(sha=run.event.revision.commit, context=run.context))
         return not any((other.accepted, other.id) > (run.accepted, run.id) for other in alike)
 
-    def _apply(self, run: Run, action: ob.Action) -> None:  # noqa: C901
+    def _apply(self, run: Run, action: ob.Action) -> None:  # noqa: C901, PLR0912 - one line for each action
         match action:
             case ob.Begin(attempt):
                 self.runs.change(run.id, lambda now: with_attempt(now, attempt))
@@ -154,6 +185,10 @@ class Reconciling:
                 self.runs.change(run.id, lambda now: closed(now, at=at))
             case ob.Forget():
                 self._forget(run)
+            case ob.Ask(act):
+                self.runs.change(run.id, lambda now: with_act(now, act))
+            case ob.EndStray(stray):
+                self.strays.end(stray)
             case _:
                 assert_never(action)
 

@@ -43,6 +43,19 @@ def brigade_namespace(settings: Settings, environment: Mapping[str, str] | None 
     return settings.brigade_namespace or given.get("BRIGADE_NAMESPACE", "") or "default"
 
 
+def cluster_api(settings: Settings, *, timeout_seconds: float = 10.0, connect_timeout_seconds: float = 3.0) -> Api:
+    """Calls to the settings' cluster. Nothing is asked yet. Raises Misconfigured.
+
+    Args:
+        settings: where it is.
+        timeout_seconds: until an answer of the API server is complete.
+        connect_timeout_seconds: until a connection stands.
+
+    """
+    found = connection(settings)
+    return Api(found, timeout_seconds=timeout_seconds, connect_timeout_seconds=connect_timeout_seconds)
+
+
 def cluster_ports(
     settings: Settings, *, timeout_seconds: float = 10.0, connect_timeout_seconds: float = 3.0
 ) -> ClusterPorts:
@@ -54,9 +67,13 @@ def cluster_ports(
         connect_timeout_seconds: until a connection stands.
 
     """
-    found = connection(settings)
-    api = Api(found, timeout_seconds=timeout_seconds, connect_timeout_seconds=connect_timeout_seconds)
-    namespace = settings.namespace or found.namespace
+    api = cluster_api(settings, timeout_seconds=timeout_seconds, connect_timeout_seconds=connect_timeout_seconds)
+    return ports_over(api, settings)
+
+
+def ports_over(api: Api, settings: Settings) -> ClusterPorts:
+    """The adapters over these calls."""
+    namespace = settings.namespace or api.connection.namespace
     brigades = brigade_namespace(settings)
     clock = SystemClock()
     projects = WatchedProjects(api, brigades)

@@ -9,21 +9,26 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from bridge.cluster.api import PODS, SECRETS, WORKFLOWS
-from bridge.cluster.leases import Lease
+from bridge.clocks import SystemClock
+from bridge.cluster.api import PODS, SECRETS, Api, Resource
+from bridge.cluster.leases import MARGIN_SECONDS, Lease
+from bridge.cluster.projects import WatchedProjects
 from bridge.cluster.run_index import RunIndex
+from bridge.cluster.strays import WatchedStrays
 from bridge.cluster.watching import Change, Watching
 from bridge.core.names import RUN_LABEL
 from bridge.flows.controlling import Controlling
-from bridge.flows.fencing import fenced
+from bridge.flows.fencing import fenced, fenced_calls
 from bridge.flows.reconciling import Reconciling
-from bridge.ports import Builds, Engine, Reports, Runs
+from bridge.ports import Reports
 from bridge.settings import Settings
 from bridge.web.logs import JsonFormatter
 from bridge.web.probes import Probes
-from bridge.wiring.cluster import ClusterPorts, cluster_ports
+from bridge.wiring.cluster import ClusterPorts, cluster_api, ports_over
 from bridge.wiring.reporting import cluster_reports
 
+WRITES = ("create", "patch", "delete")
+"""The calls of an Api that have an effect."""
 LEASE_NAME = "bridge-controller"
 POLL_SECONDS = 1.0
 """How soon a run is noticed to be due again; what a watch tells is looked at at once."""
@@ -38,36 +43,39 @@ class Controller:
 
     Args:
         settings: where everything is.
-        ports: the cluster's adapters.
+        ports: the cluster's adapters, whose writing calls nobody makes who does not hold the Lease.
+        lease: the controllers' Lease.
         reports: where statuses go.
-        identity: who we are in the Lease.
 
     """
 
-    def __init__(self, settings: Settings, ports: ClusterPorts, reports: Reports, *, identity: str = "") -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, ports: ClusterPorts, lease: Lease, reports: Reports) -> None:
         self._ports = ports
-        own = ports.api.connection.namespace
-        self.lease = Lease(
-            ports.api,
-            settings.lease_namespace or own,
-            LEASE_NAME,
-            identity or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
-            clock=ports.clock,
-            on_change=self._on_lead,
-        )
-        self.flow = self._flow(reports)
+        self._lease = lease
         self.index = RunIndex(
             ports.api, ports.namespace, ports.runs, self._wake, keep_runs=settings.retention_runs
+        )
+        self.strays = WatchedStrays(ports.api, ports.namespace, self._changed)
+        base = settings.public_url
+        self.flow = Reconciling(
+            ports.runs,
+            ports.pipelines,
+            ports.engine,
+            ports.builds,
+            fenced(Reports, reports, lease.held),  # type: ignore[type-abstract] # it is asked for its marks alone
+            ports.clock,
+            url_of=(lambda run: f"{base}/runs/{run}") if base else (lambda _run: ""),
+            retention_seconds=settings.retention_seconds,
+            strays=self.strays,
         )
         self.loop = Controlling(
             self.flow,
             poll_seconds=POLL_SECONDS,
-            index=self.index,
+            index=_WithStrays(self.index, self.strays),
             resync_seconds=settings.resync_seconds,
             leads=self._may_act,
         )
-        self._watches = self._of_what_runs_have()
+        self._watches = [self.strays.watching, *(self._of_builds(resource) for resource in (SECRETS, PODS))]
         self._looked_alive = ports.clock.monotonic()
         self._said: set[tuple[str, str]] = set()
 
@@ -81,11 +89,11 @@ class Controller:
         # After the index: what is left of closed runs wakes nobody.
         for watch in self._watches:
             watch.start()
-        self.lease.start()
+        self._lease.start()
         try:
             self.loop.run_forever(stop)
         finally:
-            self.lease.stop()
+            self._lease.stop()
             for watch in self._watches:
                 watch.stop()
             for cache in (self.index, ports.pipelines, ports.projects):
@@ -103,7 +111,7 @@ class Controller:
     def values(self) -> dict[str, float]:
         """For the metrics."""
         return {
-            "bridge_leading": float(self.lease.held()),
+            "bridge_leading": float(self._lease.held()),
             "bridge_open_runs": float(len(self.index.open())),
             "bridge_looks_total": float(self.loop.looks),
             "bridge_broken_records": float(len(self.index.broken())),
@@ -111,48 +119,33 @@ class Controller:
             "bridge_broken_projects": float(len(self._ports.projects.broken())),
         }
 
-    def _flow(self, reports: Reports) -> Reconciling:
-        ports, settings, leads = self._ports, self._settings, self.lease.held
-        base = settings.public_url
-        return Reconciling(
-            fenced(Runs, ports.runs, leads),  # type: ignore[type-abstract] # it is asked for its marks alone
-            ports.pipelines,
-            fenced(Engine, ports.engine, leads),  # type: ignore[type-abstract]
-            fenced(Builds, ports.builds, leads),  # type: ignore[type-abstract]
-            fenced(Reports, reports, leads),  # type: ignore[type-abstract]
-            ports.clock,
-            url_of=(lambda run: f"{base}/runs/{run}") if base else (lambda _run: ""),
-            retention_seconds=settings.retention_seconds,
+    def _of_builds(self, resource: Resource) -> Watching:
+        ports = self._ports
+        return Watching(
+            ports.api,
+            resource,
+            ports.brigade_namespace,
+            self._changed_build,
+            labels=RUN_LABEL,
+            metadata_only=True,
         )
 
-    def _of_what_runs_have(self) -> list[Watching]:
-        """Watches of what changes when something happens to a run: Workflows, builds, worker pods."""
-        api, brigades = self._ports.api, self._ports.brigade_namespace
-        watched: tuple[tuple[Any, str], ...] = (
-            (WORKFLOWS, self._ports.namespace),
-            (SECRETS, brigades),
-            (PODS, brigades),
-        )
-        return [
-            Watching(api, resource, namespace, self._changed, labels=RUN_LABEL, metadata_only=True)
-            for resource, namespace in watched
-        ]
-
-    def _changed(self, _change: Change, found: Mapping[str, Any]) -> None:
+    def _changed_build(self, _change: Change, found: Mapping[str, Any]) -> None:
         run = (found["metadata"].get("labels") or {}).get(RUN_LABEL)
-        if run and not self.index.is_closed(run):
+        if run:
+            self._changed(run)
+
+    def _changed(self, run: str) -> None:
+        if not self.index.is_closed(run) or self.strays.goes_on(run):
             self._wake(run)
 
     def _wake(self, run: str) -> None:
         self.loop.wake(run)
 
-    def _on_lead(self, leads: bool) -> None:
-        log.info("this controller %s", "leads" if leads else "does not lead any more")
-
     def _may_act(self) -> bool:
         self._looked_alive = self._ports.clock.monotonic()
         self._tell_broken()
-        return self.lease.held() and self._synced()
+        return self._lease.held() and self._synced()
 
     def _synced(self) -> bool:
         ports = self._ports
@@ -173,6 +166,43 @@ class Controller:
         self._said = found
 
 
+class _WithStrays:
+    """The runs that are open, and the closed ones of which a Workflow goes on."""
+
+    def __init__(self, index: RunIndex, strays: WatchedStrays) -> None:
+        self._index = index
+        self._strays = strays
+
+    def open(self) -> list[str]:
+        """See flows.controlling.Index."""
+        return [*self._index.open(), *(run for run in self._strays.runs() if self._index.is_closed(run))]
+
+    def old(self, *, now: float, retention_seconds: float | None) -> list[str]:
+        """See flows.controlling.Index."""
+        return self._index.old(now=now, retention_seconds=retention_seconds)
+
+
+def controller_of(
+    settings: Settings,
+    api: Api,
+    *,
+    identity: str = "",
+    reports_of: Callable[[Settings, WatchedProjects], Reports] = cluster_reports,
+) -> Controller:
+    """A controller over these calls, known by `identity` in the Lease."""
+    lease = Lease(
+        api,
+        settings.lease_namespace or api.connection.namespace,
+        LEASE_NAME,
+        identity or f"{socket.gethostname()}-{uuid.uuid4().hex[:8]}",
+        clock=SystemClock(),
+    )
+    # An effect that takes longer on its way than the margin is given up before anybody else may lead.
+    writing = api.within(MARGIN_SECONDS)
+    ports = ports_over(fenced_calls(api, WRITES, lease.held, through=writing), settings)
+    return Controller(settings, ports, lease, reports_of(settings, ports.projects))
+
+
 def control(settings: Settings, *, on_ready: Callable[[Probes], None] = lambda _probes: None) -> int:
     """Run a controller until SIGINT or SIGTERM; answers the exit code. Raises Misconfigured."""
     handler = logging.StreamHandler()
@@ -181,8 +211,7 @@ def control(settings: Settings, *, on_ready: Callable[[Probes], None] = lambda _
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
-    ports = cluster_ports(settings)
-    controller = Controller(settings, ports, cluster_reports(settings, ports.projects))
+    controller = controller_of(settings, cluster_api(settings))
     probes = Probes(
         settings.controller_host,
         settings.controller_port,

@@ -10,6 +10,7 @@ from bridge.core.builds import BuildPhase, Ending
 from bridge.core.executions import Node, NodePhase
 from bridge.core.pipelines import Exit, Pipeline, Step, Trigger
 from bridge.core.runs import Kind, Phase
+from bridge.core.strays import Stray
 from bridge.core.verdicts import Verdict
 from bridge.errors import StatusNotPosted, Unavailable
 from bridge.flows.acting import act
@@ -395,3 +396,58 @@ def test_an_exit_event_that_may_not_run_for_ever():
     world.pay()
     assert world.run.phase is Phase.CLOSED
     assert world.exit_builds()[0].outcome.ending is Ending.TIMED_OUT
+
+
+class Strays:
+    """Workflows that people made by Argo's own commands."""
+
+    def __init__(self):
+        self.found = []
+        self.ended = []
+
+    def of(self, _run):
+        return list(self.found)
+
+    def end(self, stray):
+        self.ended.append(stray)
+        self.found.remove(stray)
+
+
+def world_with_strays():
+    world, strays = World(), Strays()
+    world.controller = replace(world.controller, strays=strays)
+    failure(world)
+    return world, strays
+
+
+def test_argo_retry_of_an_ended_attempt_is_the_next_attempt_and_the_old_one_keeps_its_verdict():
+    world, strays = world_with_strays()
+    assert world.run.phase is Phase.CLOSED
+    stray = Stray(RUN, f"uid-{RUN}", 1, "ada")
+    strays.found = [stray]
+    world.pay()
+    assert strays.ended == [stray]
+    assert [act.who for act in world.run.acts] == ["ada"]
+    assert world.engine.submitted == [RUN, f"{RUN}-2"]
+    world.end(NodePhase.SUCCEEDED, 0, n=2)
+    world.pay()
+    assert (world.run.phase, world.run.verdict) == (Phase.CLOSED, Verdict.SUCCEEDED)
+    assert world.run.attempt_numbered(1).verdict is Verdict.FAILED
+
+
+def test_argo_retry_again_of_an_attempt_that_has_a_successor_is_only_ended():
+    world, strays = world_with_strays()
+    for _ in range(2):
+        strays.found = [Stray(RUN, f"uid-{RUN}", 1, "ada")]
+        world.pay()
+    assert len(strays.ended) == 2
+    assert world.engine.submitted == [RUN, f"{RUN}-2"]
+
+
+def test_a_copy_is_ended_and_moves_nothing():
+    world, strays = world_with_strays()
+    before = (world.run, world.states())
+    strays.found = [Stray(f"{RUN}-x", "u7")]
+    world.pay()
+    assert len(strays.ended) == 1
+    assert (world.run, world.states()) == before
