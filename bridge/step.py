@@ -229,7 +229,7 @@ def _stepping(records: Records, place: Place, show: Show, flags: BuildFlags) -> 
         flags=flags,
         pause=place.pause,
         sources=place.sources(),
-        freshened=place.freshened,
+        freshened=place.freshening(_say),
     )
 
 

@@ -2,12 +2,15 @@
 
 from flask import Flask
 
+from bridge.cluster.tokens import ClusterCallers
+from bridge.github.app import AppTokens
 from bridge.settings import Settings, load
 from bridge.web.app import create_app
 from bridge.web.gateway import Gateway
 from bridge.web.logs import configure_logging
 from bridge.wiring.cluster import ClusterPorts, cluster_ports
 from bridge.wiring.local import local_ports
+from bridge.wiring.reporting import github_app, repository_of
 
 ANSWER_SECONDS = 3.0
 """The API server's patience in a gateway: GitHub waits 10 s for an answer, and some take several calls."""
@@ -50,6 +53,7 @@ def cluster() -> Flask:
 
 def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
     """The gateway's ports and settings in a cluster."""
+    app_id = settings.github_app_id
     return Gateway(
         runs=ports.runs,
         pipelines=ports.pipelines,
@@ -57,6 +61,11 @@ def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
         builds=ports.builds,
         clock=ports.clock,
         default_secret=settings.default_shared_secret.get_secret_value(),
+        app_secret=settings.github_app_webhook_secret.get_secret_value(),
+        app_id=int(app_id) if app_id.isdecimal() else 0,
+        callers=ClusterCallers(ports.api, ports.namespace),
+        tokens=AppTokens(github_app(settings), lambda name: repository_of(ports.projects, name)),
+        step_account=f"{ports.namespace}:{settings.step_service_account}",
         public_url=settings.public_url,
         loopback_only=False,
         read_tokens=tuple(token.get_secret_value() for token in settings.read_tokens),

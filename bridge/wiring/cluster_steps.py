@@ -1,6 +1,6 @@
 """A step in a cluster: its pod's ServiceAccount or a kubeconfig, and two namespaces."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,12 +8,14 @@ from bridge.clocks import SystemClock
 from bridge.cluster.api import Api
 from bridge.cluster.builds import BrigadeBuilds
 from bridge.cluster.connections import Connection, find_connection
+from bridge.cluster.gateway import GatewayTokens
 from bridge.cluster.nodes import own_node
 from bridge.cluster.projects import SecretProjects
 from bridge.cluster.runs import SecretRuns
 from bridge.cluster.sources import GitSources
 from bridge.core.runs import Run
 from bridge.errors import BadSettings
+from bridge.flows.freshening import Freshening
 from bridge.ports import Builds, Runs
 from bridge.wiring.steps import ClusterFlags, Which, WorkflowNode, path_of, told_node
 
@@ -38,6 +40,8 @@ class ClusterPlace:
     """Argo's own id of the node that this container is; empty outside of a Workflow."""
     pod: str
     takes_files: bool = True
+    gateway_url: str = ""
+    """Who hands out installation tokens; empty: nobody."""
 
     @cached_property
     def api(self) -> Api:
@@ -66,9 +70,9 @@ class ClusterPlace:
             return self.workflow_node
         return WorkflowNode(*own_node(self.api, self.connection.namespace, self.pod, self.argo_node))
 
-    def freshened(self, run: Run, payload: bytes) -> bytes:  # noqa: ARG002 - see bridge.cluster.tokens
-        """The record's payload as a build gets it."""
-        return payload
+    def freshening(self, say: Callable[[str], None]) -> Callable[[Run, bytes], bytes]:
+        """The payload with a fresh installation token from the gateway, where it carries one."""
+        return Freshening(GatewayTokens(self.gateway_url), say)
 
     def pause(self, followed_seconds: float) -> float:
         """How long to wait for the next look at a build that was followed for so long."""
@@ -89,6 +93,7 @@ def cluster_place(which: Which, flags: ClusterFlags, environment: Mapping[str, s
         workflow_node=told_node(which, environment),
         argo_node=environment.get("ARGO_NODE_ID", ""),
         pod=environment.get("HOSTNAME", ""),
+        gateway_url=environment.get("BRIDGE_GATEWAY_URL", ""),
         brigade_namespace=_brigade_namespace(which, flags.namespace, environment),
     )
 

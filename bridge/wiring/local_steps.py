@@ -1,6 +1,6 @@
 """A step on one machine. Its engine sets these variables (`wiring.local`); by hand they are set in the shell."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,9 +58,9 @@ class LocalPlace:
         """Which node a step by hand is."""
         return self.workflow_node
 
-    def freshened(self, run: Run, payload: bytes) -> bytes:  # noqa: ARG002 - nobody hands out tokens here
-        """The record's payload."""
-        return payload
+    def freshening(self, say: Callable[[str], None]) -> Callable[[Run, bytes], bytes]:  # noqa: ARG002
+        """The payload as it is: nobody hands out tokens here."""
+        return lambda _run, payload: payload
 
     def pause(self, followed_seconds: float) -> float:  # noqa: ARG002 - a look costs little
         """How long to wait for the next look at a build."""

@@ -8,7 +8,7 @@ machine, whose projects are in the folder where one stands.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -93,8 +93,8 @@ class Place(Protocol):
         """
         ...
 
-    def freshened(self, run: Run, payload: bytes) -> bytes:
-        """The record's payload as a build gets it. Raises EngineError."""
+    def freshening(self, say: Callable[[str], None]) -> Callable[[Run, bytes], bytes]:
+        """Makes of a run and its payload what a build gets; see Stepping. `say` takes lines for people."""
         ...
 
     def pause(self, followed_seconds: float) -> float:
