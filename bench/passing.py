@@ -9,8 +9,8 @@ from pathlib import Path
 from bridge import settings as settings_of
 from bridge.cluster.api import Api
 from bridge.flows.controlling import WORKERS
-from bridge.wiring.cluster import cluster_ports
-from bridge.wiring.controlling import Controller
+from bridge.wiring.cluster import cluster_api
+from bridge.wiring.controlling import Controller, controller_of
 from bridge.wiring.reporting import Unposted
 
 
@@ -33,8 +33,8 @@ def main() -> None:
     """Sync, pass twice, and measure the second pass: the first one submits what was never seen."""
     counted = _Counted()
     settings = settings_of.load()
-    ports = cluster_ports(settings)
-    controller = Controller(settings, ports, Unposted())
+    controller = controller_of(settings, cluster_api(settings), reports_of=lambda *_: Unposted())
+    ports = controller.ports
     began = time.monotonic()
     caches = (ports.projects.cache, ports.pipelines.cache, controller.index.cache)
     for cache in caches:

@@ -50,8 +50,8 @@ class Controller:
     """
 
     def __init__(self, settings: Settings, ports: ClusterPorts, lease: Lease, reports: Reports) -> None:
-        self._ports = ports
-        self._lease = lease
+        self.ports = ports
+        self.lease = lease
         self.index = RunIndex(
             ports.api, ports.namespace, ports.runs, self._wake, keep_runs=settings.retention_runs
         )
@@ -81,7 +81,7 @@ class Controller:
 
     def run(self, stop: threading.Event) -> None:
         """Watch, lead when it is our turn and act, until `stop`; then let another one lead."""
-        ports = self._ports
+        ports = self.ports
         for cache in (ports.projects, ports.pipelines, self.index):
             cache.start()
         while not self._synced() and not stop.wait(0.05):
@@ -89,11 +89,11 @@ class Controller:
         # After the index: what is left of closed runs wakes nobody.
         for watch in self._watches:
             watch.start()
-        self._lease.start()
+        self.lease.start()
         try:
             self.loop.run_forever(stop)
         finally:
-            self._lease.stop()
+            self.lease.stop()
             for watch in self._watches:
                 watch.stop()
             for cache in (self.index, ports.pipelines, ports.projects):
@@ -101,7 +101,7 @@ class Controller:
 
     def alive(self) -> str:
         """Empty while the loop goes round."""
-        silent = self._ports.clock.monotonic() - self._looked_alive
+        silent = self.ports.clock.monotonic() - self._looked_alive
         return "" if silent < STUCK_SECONDS else f"the loop is silent for {silent:.0f} s"
 
     def ready(self) -> str:
@@ -111,16 +111,16 @@ class Controller:
     def values(self) -> dict[str, float]:
         """For the metrics."""
         return {
-            "bridge_leading": float(self._lease.held()),
+            "bridge_leading": float(self.lease.held()),
             "bridge_open_runs": float(len(self.index.open())),
             "bridge_looks_total": float(self.loop.looks),
             "bridge_broken_records": float(len(self.index.broken())),
-            "bridge_broken_pipelines": float(len(self._ports.pipelines.broken())),
-            "bridge_broken_projects": float(len(self._ports.projects.broken())),
+            "bridge_broken_pipelines": float(len(self.ports.pipelines.broken())),
+            "bridge_broken_projects": float(len(self.ports.projects.broken())),
         }
 
     def _of_builds(self, resource: Resource) -> Watching:
-        ports = self._ports
+        ports = self.ports
         return Watching(
             ports.api,
             resource,
@@ -143,12 +143,12 @@ class Controller:
         self.loop.wake(run)
 
     def _may_act(self) -> bool:
-        self._looked_alive = self._ports.clock.monotonic()
+        self._looked_alive = self.ports.clock.monotonic()
         self._tell_broken()
-        return self._lease.held() and self._synced()
+        return self.lease.held() and self._synced()
 
     def _synced(self) -> bool:
-        ports = self._ports
+        ports = self.ports
         return all(
             cache.watching.synced.is_set()
             for cache in (ports.projects.cache, ports.pipelines.cache, self.index.cache)
@@ -158,8 +158,8 @@ class Controller:
         """Each thing that is set aside, once."""
         found = {
             *self.index.broken(),
-            *self._ports.pipelines.broken(),
-            *self._ports.projects.broken(),
+            *self.ports.pipelines.broken(),
+            *self.ports.projects.broken(),
         }
         for name, why in sorted(found - self._said):
             log.warning("set aside: %s: %s", name, why)
