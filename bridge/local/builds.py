@@ -22,7 +22,7 @@ from bridge.core import names
 from bridge.core.builds import Build, BuildPhase, BuildSpec, Ending, Outcome
 from bridge.errors import Conflict, Misconfigured, NotFound, Unavailable
 from bridge.local import containers, durable, processes
-from bridge.local.folders import BuildFolder, Claim, Result, Tombstone
+from bridge.local.folders import EMITTED, BuildFolder, Claim, Result, Tombstone
 from bridge.local.supervisor import GRACE_SECONDS, Orders
 
 if TYPE_CHECKING:
@@ -365,6 +365,7 @@ class ProcessBuilds:
             "cacheRoot": str(self._state / "caches"),
             # Forgotten with the run whose steps they belong to.
             "checkpoints": str(self._run_folder(spec.run) / _CHECKPOINTS),
+            "emitted": str(self._state / EMITTED),
         }
 
     def _stop(self, folder: BuildFolder) -> None:

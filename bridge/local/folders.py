@@ -25,6 +25,9 @@ from bridge.core.builds import Ending, Outcome
 from bridge.local import durable
 from bridge.local.processes import Identity
 
+EMITTED = "emitted"
+"""The folder, in that of the state, of events that scripts have emitted (emissions.py)."""
+
 MARK = "BRIDGE_BUILD"
 """The variable in a worker's environment that names its build's folder, with a slash at the end."""
 

@@ -19,12 +19,16 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from pathlib import Path
 
+from bridge.core.events import Event, Ignored
 from bridge.core.names import project_id
+from bridge.core.projects import Project
 from bridge.errors import BadSettings, BridgeError, Misconfigured
+from bridge.flows.accepting import Accepted, accept
 from bridge.flows.controlling import Controlling
 from bridge.flows.reconciling import Reconciling
 from bridge.local.board import Board
 from bridge.local.containers import ENGINES, working_engine
+from bridge.local.emissions import Emissions
 from bridge.local.engine import LocalEngine
 from bridge.local.node import find_node
 from bridge.local.processes import dies_with_parent
@@ -201,6 +205,7 @@ class _Server:
             for name, run in (
                 ("engine", self._engine.run_forever),
                 ("controller", controller.run_forever),
+                ("emissions", self._emissions().run_forever),
             )
         ]
         for thread in threads:
@@ -218,6 +223,14 @@ class _Server:
         for reason in self._failed:
             _say(reason)
         return 1 if self._failed else 0
+
+    def _emissions(self) -> Emissions:
+        flow = self._flow
+
+        def accepted(event: Event, project: Project) -> Accepted | Ignored:
+            return accept(event, project, runs=flow.runs, pipelines=flow.pipelines, now=flow.clock.now())
+
+        return Emissions(self._settings.state, FolderProjects(self._settings.projects), accepted)
 
     def _part(self, name: str, run: Callable[[threading.Event], None]) -> None:
         try:

@@ -777,9 +777,12 @@ const path = require('path')
  * link(2), which fails where there is one: of two who follow the same record one succeeds, whoever dies meanwhile.
  */
 class MachineStore {
-  constructor (folder, { build }) {
+  constructor (folder, worker, outbox) {
+    const { build } = worker
     this.folder = folder
     this.build = build
+    this.worker = worker
+    this.outbox = outbox
     this.holder = Object.assign({ build }, identityOf(process.pid))
     this.pollMs = 100
     fs.mkdirSync(folder, { recursive: true, mode: 0o700 })
@@ -807,9 +810,15 @@ class MachineStore {
   /** The worker of one machine sees the end of each of its jobs. */
   watch () { return { lost: new Promise(() => {}), end: () => {} } }
 
-  async startBuild (id, event) {
-    throw new Error(`emit ${event}: a build on one machine belongs to a step of a pipeline, and cannot start another; ` +
-      'make the event a step of the pipeline, after this one')
+  /** On one machine a build belongs to a run: `bridgectl local` takes the event like any other, for the pipelines on it. */
+  async startBuild (id, event, payload) {
+    if (!this.outbox) throw new Error(`emit ${event}: this machine's bridge is older than the package and takes no events`)
+    const { project, commit, ref, provider } = this.worker
+    const told = { event, provider, project, commit, ref, payload: Buffer.from(payload).toString('base64') }
+    fs.mkdirSync(this.outbox, { recursive: true, mode: 0o700 })
+    // What was taken keeps its name with a suffix. Written again in between, it would be met as a repeat.
+    if (fs.readdirSync(this.outbox).some(name => name.startsWith(`${id}.`) && !name.endsWith('.tmp'))) return false
+    return publish(path.join(this.outbox, id), JSON.stringify(told))
   }
 
   async isAlive (holder) {
@@ -818,25 +827,8 @@ class MachineStore {
   }
 
   write (key, version, record, result) {
-    const place = this.file(key, version)
-    const half = `${place}.${process.pid}-${Math.random().toString(36).slice(2)}.tmp`
     const text = JSON.stringify(result === null ? { record } : { record, result: result.toString('base64') })
-    const file = fs.openSync(half, 'wx', 0o600)
-    try {
-      fs.writeFileSync(file, text)
-      fs.fsyncSync(file)
-    } finally {
-      fs.closeSync(file)
-    }
-    try {
-      fs.linkSync(half, place)
-    } catch (error) {
-      if (error.code === 'EEXIST') return null
-      throw error
-    } finally {
-      fs.unlinkSync(half)
-    }
-    return { version, record, result }
+    return publish(this.file(key, version), text) ? { version, record, result } : null
   }
 
   newest (key) {
@@ -851,6 +843,27 @@ class MachineStore {
   }
 
   file (key, version) { return path.join(this.folder, key, String(version)) }
+}
+
+/** Make a file with this text, whole and on the disk; false if there is one. Of many who do it at once one makes it. */
+function publish (place, text) {
+  const half = `${place}.${process.pid}-${Math.random().toString(36).slice(2)}.tmp`
+  const file = fs.openSync(half, 'wx', 0o600)
+  try {
+    fs.writeFileSync(file, text)
+    fs.fsyncSync(file)
+  } finally {
+    fs.closeSync(file)
+  }
+  try {
+    fs.linkSync(half, place)
+    return true
+  } catch (error) {
+    if (error.code === 'EEXIST') return false
+    throw error
+  } finally {
+    fs.unlinkSync(half)
+  }
 }
 
 /** A process for good: its number, when it began and the boot of the machine. Null when it is gone or has ended. */
@@ -1162,7 +1175,7 @@ async function open (env) {
   }
   if (env.BRIGADE_CHECKPOINTS) {
     const labels = JSON.parse(env.BRIGADE_BUILD_LABELS || '{}')
-    return new Worker(build, labels, scriptOf(env), new MachineStore(env.BRIGADE_CHECKPOINTS, build))
+    return new Worker(build, labels, scriptOf(env), new MachineStore(env.BRIGADE_CHECKPOINTS, build, env.BRIGADE_EMITTED))
   }
   if (env.KUBERNETES_SERVICE_HOST) return openInCluster(env, build)
   throw new Error('there is no place for checkpoints: this is neither a cluster nor a machine of bridgectl local')

@@ -38,7 +38,7 @@ async function open (env) {
   }
   if (env.BRIGADE_CHECKPOINTS) {
     const labels = JSON.parse(env.BRIGADE_BUILD_LABELS || '{}')
-    return new Worker(build, labels, scriptOf(env), new MachineStore(env.BRIGADE_CHECKPOINTS, build))
+    return new Worker(build, labels, scriptOf(env), new MachineStore(env.BRIGADE_CHECKPOINTS, build, env.BRIGADE_EMITTED))
   }
   if (env.KUBERNETES_SERVICE_HOST) return openInCluster(env, build)
   throw new Error('there is no place for checkpoints: this is neither a cluster nor a machine of bridgectl local')

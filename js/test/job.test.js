@@ -30,6 +30,7 @@ events.on("push", async (e, p) => { ${body} })`
       id,
       labels: LABELS,
       checkpoints: path.join(dir, 'checkpoints'),
+      emitted: path.join(dir, 'emitted'),
       cacheRoot: path.join(dir, 'caches'),
       ...changes,
       event: { buildID: id, workerID: `brigade-worker-${id}`, ...changes.event },
@@ -189,8 +190,16 @@ test('a job of a name that Brigade refuses, a wrong option and a job without a t
   }
 })
 
-test('emit says that one machine has no builds without a step', async t => {
-  const ended = await project(t, 'await emit("deploy", { to: "production" })').run('01build')
-  assert.strictEqual(ended.code, 1)
-  assert.match(ended.log, /emit deploy: a build on one machine belongs to a step of a pipeline/)
+test('on one machine emit leaves the event for bridge, once for all builds of a step', async t => {
+  const made = project(t, 'const { id } = await emit("deploy", { to: "production" }); console.log("EMITTED " + id)')
+  const [first, second] = [await made.run('01build'), await made.run('02build')]
+  const id = /EMITTED (\w+)/.exec(first.log)[1]
+  assert.match(second.log, new RegExp(`build ${id} was started before`))
+  const outbox = path.join(made.dir, 'emitted')
+  assert.deepStrictEqual(fs.readdirSync(outbox), [id])
+  const told = JSON.parse(fs.readFileSync(path.join(outbox, id)))
+  assert.deepStrictEqual([told.event, Buffer.from(told.payload, 'base64').toString()], ['deploy', '{"to":"production"}'])
+  fs.renameSync(path.join(outbox, id), path.join(outbox, `${id}.taken`))
+  assert.match((await made.run('03build')).log, /was started before/)
+  assert.deepStrictEqual(fs.readdirSync(outbox), [`${id}.taken`])
 })

@@ -16,6 +16,7 @@ from bridge.errors import Misconfigured
 from bridge.sending import send
 from bridge.settings import Settings
 from bridge.wiring.serving import with_commands
+from tests.js.nodes import PACKAGE
 
 SECRET = "not-really-a-secret"
 TOKEN = "a-token-for-tests"
@@ -177,6 +178,35 @@ def test_a_cancel_ends_what_runs(world):
     cancelled = world.closed(run)
     assert (cancelled["verdict"], cancelled["status"]["state"]) == ("cancelled", "error")
     assert [build["state"] for build in cancelled["steps"][1]["builds"]] == ["cancelled"]
+
+
+def test_a_script_that_emits_an_event_starts_the_pipeline_on_it_once_also_after_a_retry(world):
+    world.write(
+        f"""
+const {{ events }} = require("brigadier");
+const {{ emit }} = require({json.dumps(str(PACKAGE))});
+const fs = require("fs");
+events.on("build", async () => {{
+  await emit("release", {{ to: "production" }});
+  if (!fs.existsSync({json.dumps(str(world.folder / "fixed"))})) throw new Error("it broke after that");
+}});
+events.on("release", (e) => console.log("released " + e.revision.commit + " " + e.payload));
+""",
+        pipeline="projects: acme/widgets\non: push\nexit: {failed: none}\nsteps:\n  - name: build\n",
+    )
+    (world.project / "pipelines" / "release.yaml").write_text(
+        "projects: acme/widgets\non: release\nsteps:\n  - name: release\n"
+    )
+    world.serve()
+    run = world.push("d" * 40)
+    assert world.closed(run)["verdict"] == "failed"
+    (world.folder / "fixed").touch()
+    assert world.act(run, "retry")[0] == 202
+    assert world.closed(run, attempt=2)["verdict"] == "succeeded"
+    (released,) = [found for found in world.get("/runs")["runs"] if found["pipeline"] == "release"]
+    assert world.closed(released["id"])["verdict"] == "succeeded"
+    log = world.http.request("GET", f"{world.url}/api/v1/runs/{released['id']}/steps/release/log").data.decode()
+    assert f'released {"d" * 40} {{"to":"production"}}' in log
 
 
 def test_it_starts_again_where_it_was_and_stops_when_told(world):

@@ -63,7 +63,8 @@ function tellTheScript (build) {
     // The same in each build, whatever its folder.
     BRIGADE_SCRIPT: inSource && !inSource.startsWith('..') ? inSource : path.basename(build.script),
     BRIGADE_BUILD_LABELS: JSON.stringify(build.labels),
-    BRIGADE_CHECKPOINTS: build.checkpoints
+    BRIGADE_CHECKPOINTS: build.checkpoints,
+    BRIGADE_EMITTED: build.emitted
   }
   for (const name of Object.keys(known)) process.env[name] = known[name] || ''
 }

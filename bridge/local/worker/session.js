@@ -31,6 +31,7 @@ function readBuild (dir) {
     source: told.source ? path.resolve(told.source) : '',
     cacheRoot: told.cacheRoot || '',
     checkpoints: told.checkpoints || '',
+    emitted: told.emitted || '',
     labels: told.labels || {},
     clusterSecrets: told.clusterSecrets || {}
   })
