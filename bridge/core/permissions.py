@@ -67,7 +67,7 @@ RIGHTS = (
     Right(CONTROLLER, Place.BRIGADE, "secrets", ("get", "list", "watch", "create", "patch", "delete")),
     Right(CONTROLLER, Place.BRIGADE, "pods", ("get", "list", "watch", "delete")),
     Right(CONTROLLER, Place.BRIGADE, "pods/log", ("get",)),
-    Right(CONTROLLER, Place.BRIGADE, "persistentvolumeclaims", ("get", "list", "delete")),
+    Right(CONTROLLER, Place.BRIGADE, "persistentvolumeclaims", ("get", "delete")),
     Right(STEP, Place.RUNS, "secrets", ("get", "patch")),
     Right(STEP, Place.RUNS, "workflowtemplates", ("get",), _ARGO),
     Right(STEP, Place.RUNS, "workflows", ("get",), _ARGO),
