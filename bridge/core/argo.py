@@ -122,6 +122,10 @@ def _message(
     late = _deadline_message(spec, status, steps)
     if late:
         return late
+    # Its own message comes only seconds after its root has ended.
+    told_to_end = text(spec, "shutdown")
+    if told_to_end and root is not None and _phase(root) in {NodePhase.FAILED, NodePhase.ERROR}:
+        return f"Stopped with strategy '{told_to_end}'"
     return "it is suspended" if spec.get("suspend") and not finished else ""
 
 

@@ -425,3 +425,11 @@ def test_the_verdict_of_each_without_any_build(name):
         verdict, _ = gone_end(run, attempt, execution, ())
     expected = next((one for one, found in VERDICTS.items() if name in found), Verdict.SUCCEEDED)
     assert verdict is expected
+
+
+@pytest.mark.parametrize("name", sorted(VERDICTS[Verdict.CANCELLED]))
+def test_a_workflow_that_was_stopped_says_so_from_the_moment_its_root_has_ended(name):
+    run, attempt = some_run(), Attempt(1, Kind.FIRST, 1, begun=0.0, steps=("build",))
+    seen = [execution_of(found) for found in recorded.objects("argo", name)]
+    ends = {root_end(run, attempt, execution, ()) for execution in seen if execution.root_ended}
+    assert {verdict for verdict, _ in ends} == {Verdict.CANCELLED}
