@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from bridge.cluster.api import SECRETS, Api
+from bridge.cluster.api import SECRETS, WORKFLOW_TEMPLATES, Api
 from bridge.cluster.diagnosis import DEPLOYMENTS, SERVICE_ACCOUNTS, Places
-from bridge.cluster.pipelines import ClusterPipelines
-from bridge.cluster.projects import WatchedProjects
+from bridge.cluster.projects import SecretProjects
 from bridge.core import checkups
 from bridge.core.checkouts import SIDECAR_IMAGE, keeps_commit
 from bridge.core.checkups import Finding, named, ok, unknown, warning, wrong
@@ -17,10 +16,9 @@ from bridge.core.globs import matches
 from bridge.core.kubernetes import Json, mapping, text
 from bridge.core.pipelines import OPTED_IN, Pipeline
 from bridge.core.projects import Project
-from bridge.errors import Forbidden, NotFound
+from bridge.core.workflow_templates import is_pipeline, pipeline_of
+from bridge.errors import BadPipeline, BadProject, Forbidden, NotFound, UnknownProject
 
-LIST_SECONDS = 30.0
-"""So long a list of all projects or pipelines may take."""
 PROGRAM = "brigade-controller"
 WORKER_IMAGE = "brigadecore/brigade-worker"
 """Brigade's own, on the Node that Brigade v1 needs."""
@@ -108,7 +106,7 @@ class BrigadeDiagnosis:
 
     def projects(self) -> Iterator[Finding]:
         """That projects can be read, their sources fetched by commit, and their webhooks signed."""
-        usable, broken = self.usable_projects, self._watched_projects.broken()
+        usable, broken = self._read
         where = f"in namespace {self._places.brigade}"
         for name, reason in broken:
             yield wrong(
@@ -187,17 +185,11 @@ class BrigadeDiagnosis:
 
     def pipelines(self) -> Iterator[Finding]:
         """That pipelines can be read, and that they and the projects find each other."""
-        pipelines = self._pipelines
-        pipelines.cache.refresh(timeout_seconds=LIST_SECONDS)
         runs = self._places.runs
-        for name, reason in pipelines.broken():
+        usable, broken = self._pipelines()
+        for reason in broken:
             for line in reason.splitlines():
-                yield wrong(
-                    "pipelines.broken",
-                    line or f"WorkflowTemplate {name} cannot be read",
-                    "mend it: docs/pipelines.md",
-                )
-        usable = pipelines.all()
+                yield wrong("pipelines.broken", line, "mend it: docs/pipelines.md")
         if not usable:
             yield warning(
                 "pipelines",
@@ -237,27 +229,56 @@ class BrigadeDiagnosis:
                 "(kubectl annotate secret PROJECT_ID bridge.brigade.sh/default-pipeline=true), or set fallbackUrl",
             )
 
-    @cached_property
+    @property
     def usable_projects(self) -> list[Project]:
         """Every project that can be used, by name."""
-        return self._watched_projects.all()
+        return self._read[0]
 
     @cached_property
-    def _watched_projects(self) -> WatchedProjects:
-        found = WatchedProjects(self._api, self._places.brigade)
-        found.cache.refresh(timeout_seconds=LIST_SECONDS)
-        return found
+    def _read(self) -> tuple[list[Project], list[tuple[str, str]]]:
+        """The projects that can be used, and the others by name with the reason."""
+        projects = SecretProjects(self._api, self._places.brigade)
+        usable: list[Project] = []
+        broken: list[tuple[str, str]] = []
+        for identity, name in self._identities.items():
+            try:
+                usable.append(projects.read_by_id(identity))
+            except BadProject as exc:
+                broken.append((name, str(exc)))
+            except UnknownProject:
+                # Gone since the list, or labelled as a project and none; Brigade does not know it either.
+                continue
+        return sorted(usable, key=lambda project: project.name), sorted(broken)
 
-    @cached_property
-    def _pipelines(self) -> ClusterPipelines:
-        return ClusterPipelines(self._api, self._places.runs)
+    @property
+    def _identities(self) -> dict[str, str]:
+        return {text(mapping(secret, "metadata"), "name"): _name(secret) for secret in self._secrets}
+
+    def _pipelines(self) -> tuple[list[Pipeline], list[str]]:
+        """The pipelines that can be read, and why others cannot."""
+        usable: list[Pipeline] = []
+        broken: list[str] = []
+        for page in self._api.pages(WORKFLOW_TEMPLATES, self._places.runs):
+            for template in filter(is_pipeline, page.items):
+                try:
+                    usable.append(pipeline_of(template))
+                except BadPipeline as exc:
+                    broken.append(str(exc))
+                except (RecursionError, ValueError, TypeError, AttributeError, KeyError) as exc:
+                    # One that nobody thought of must not hide the others.
+                    name = text(mapping(template, "metadata"), "name")
+                    broken.append(f"WorkflowTemplate {name}: it cannot be read ({type(exc).__name__})")
+        return usable, broken
 
     @cached_property
     def _fields(self) -> dict[str, Json]:
         """The data of Brigade's own project Secrets, by the projects' names."""
+        return {_name(secret): mapping(secret, "data") for secret in self._secrets}
+
+    @cached_property
+    def _secrets(self) -> list[dict[str, Any]]:
         pages = self._api.pages(SECRETS, self._places.brigade, labels="app=brigade,component=project")
-        secrets = [secret for page in pages for secret in page.items]
-        return {_name(secret): mapping(secret, "data") for secret in secrets}
+        return [secret for page in pages for secret in page.items]
 
 
 def _node(images: Mapping[str, list[str]]) -> Iterator[Finding]:
