@@ -13,6 +13,7 @@ from bridge import settings as settings_of
 from bridge.core.runs import Report, Run
 from bridge.core.steps import ExitCode
 from bridge.errors import BridgeError, EngineError, StatusNotPosted
+from bridge.flows.freshening import Freshening
 from bridge.flows.reconciling import Reconciling
 from bridge.settings import Settings
 from bridge.wiring.steps import in_cluster, which_of
@@ -44,6 +45,7 @@ def _local_flow(settings: Settings) -> Reconciling:
 
 def _cluster_flow(settings: Settings) -> Reconciling:
     from bridge.cluster.builds import BrigadeBuilds  # noqa: PLC0415 - as above
+    from bridge.cluster.gateway import GatewayTokens  # noqa: PLC0415
     from bridge.cluster.projects import SecretProjects  # noqa: PLC0415
     from bridge.wiring.cluster import cluster_ports  # noqa: PLC0415
 
@@ -51,7 +53,16 @@ def _cluster_flow(settings: Settings) -> Reconciling:
     # One project is read where the controller watches them all.
     projects = SecretProjects(ports.api, ports.brigade_namespace)
     builds = BrigadeBuilds(ports.api, ports.brigade_namespace, projects, clock=ports.clock)
-    return Reconciling(ports.runs, ports.pipelines, ports.engine, builds, Nobody(), ports.clock)
+    tokens = GatewayTokens(os.environ.get("BRIDGE_GATEWAY_URL", ""))
+    return Reconciling(
+        ports.runs,
+        ports.pipelines,
+        ports.engine,
+        builds,
+        Nobody(),
+        ports.clock,
+        freshened=Freshening(tokens, _say),
+    )
 
 
 def main(flow_of: Callable[[Settings], Reconciling] = exit_flow) -> None:

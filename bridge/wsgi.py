@@ -3,14 +3,13 @@
 from flask import Flask
 
 from bridge.cluster.tokens import ClusterCallers
-from bridge.github.app import AppTokens
 from bridge.settings import Settings, load
 from bridge.web.app import create_app
 from bridge.web.gateway import Gateway
 from bridge.web.logs import configure_logging
 from bridge.wiring.cluster import ClusterPorts, cluster_ports
 from bridge.wiring.local import local_ports
-from bridge.wiring.reporting import github_app, repository_of
+from bridge.wiring.reporting import installation_tokens
 
 ANSWER_SECONDS = 3.0
 """The API server's patience in a gateway: GitHub waits 10 s for an answer, and some take several calls."""
@@ -64,7 +63,7 @@ def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
         app_secret=settings.github_app_webhook_secret.get_secret_value(),
         app_id=int(app_id) if app_id.isdecimal() else 0,
         callers=ClusterCallers(ports.api, ports.namespace),
-        tokens=AppTokens(github_app(settings), lambda name: repository_of(ports.projects, name)),
+        tokens=installation_tokens(settings, ports.projects),
         step_account=f"{ports.namespace}:{settings.step_service_account}",
         public_url=settings.public_url,
         loopback_only=False,

@@ -1,5 +1,6 @@
 """The controller's loop over one run: observe, ask what is owed, apply it, until nothing is owed."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, assert_never
@@ -9,6 +10,7 @@ from bridge.core.builds import Build
 from bridge.core.exits import exit_build, failures_of
 from bridge.core.reports import cut
 from bridge.core.runs import (
+    Attempt,
     Report,
     Run,
     closed,
@@ -24,7 +26,7 @@ from bridge.core.runs import (
 )
 from bridge.core.strays import Stray
 from bridge.core.verdicts import Verdict
-from bridge.errors import BadPipeline, Conflict, Misconfigured, NotFound, StatusNotPosted
+from bridge.errors import BadPipeline, Conflict, EngineError, Misconfigured, NotFound, StatusNotPosted
 from bridge.flows.settling import settled
 from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, Runs, writes
 
@@ -34,6 +36,10 @@ REPEAT_SECONDS = 7 * 86400.0
 """Never forgotten earlier: so long a repeated delivery is recognised (design.md, The record)."""
 REPORT_BACKOFF_SECONDS = 2.0
 REPORT_BACKOFF_CAP_SECONDS = 300.0
+TOKEN_SECONDS = 300.0
+"""So long an exit event waits for its installation token; it may not keep a run open for ever."""
+
+log = logging.getLogger(__name__)
 
 
 class Strays(Protocol):
@@ -75,6 +81,8 @@ class Reconciling:
     """The page of a run, for its status; empty without a public URL."""
     retention_seconds: float | None = None
     strays: Strays = field(default_factory=NoStrays)
+    freshened: Callable[[Run, bytes], bytes] = lambda _run, payload: payload
+    """The record's payload as the exit event's build gets it, its installation token a fresh one."""
 
     def reconcile(self, run_id: str) -> Run | None:
         """Pay what is owed to a run until nothing is; answers it as it is then, None if it is forgotten.
@@ -221,19 +229,32 @@ class Reconciling:
         attempt = run.attempt_numbered(n)
         if attempt is None:
             return
+        payload = self._exit_payload(run, attempt)
+        if payload is None:
+            return  # still owed: the next look asks again, and what else is owed need not wait
         found: list[Build] = self.builds.find(run.id, epoch=attempt.epoch)
         spec = exit_build(
             run,
             attempt,
             event=event,
             number=number,
-            payload=self.runs.payload(run.id),
+            payload=payload,
             failures=failures_of(attempt, found),
         )
         try:
             self.builds.create(spec)
         except Conflict:
             return  # the exit handler, or another controller, was faster
+
+    def _exit_payload(self, run: Run, attempt: Attempt) -> bytes | None:
+        """The payload that an exit event brings, before its own key; None if its token has to be waited for."""
+        payload = self.runs.payload(run.id)
+        try:
+            return self.freshened(run, payload)
+        except EngineError as error:
+            waits = attempt.ended is None or self.clock.now() < attempt.ended + TOKEN_SECONDS
+            log.warning("the exit event of run %s %s: %s", run.id, "waits" if waits else "goes without", error)
+            return None if waits else payload
 
     def _post(self, run: Run, report: Report) -> None:
         try:

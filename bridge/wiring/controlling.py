@@ -19,13 +19,14 @@ from bridge.cluster.watching import Change, Watching
 from bridge.core.names import RUN_LABEL
 from bridge.flows.controlling import Controlling
 from bridge.flows.fencing import fenced, fenced_calls
+from bridge.flows.freshening import Freshening
 from bridge.flows.reconciling import Reconciling
-from bridge.ports import Reports
+from bridge.ports import Clock, Reports
 from bridge.settings import Settings
 from bridge.web.logs import JsonFormatter
 from bridge.web.probes import Probes
 from bridge.wiring.cluster import ClusterPorts, cluster_api, ports_over
-from bridge.wiring.reporting import cluster_reports
+from bridge.wiring.reporting import cluster_reports, installation_tokens
 
 WRITES = ("create", "patch", "delete")
 """The calls of an Api that have an effect."""
@@ -67,6 +68,7 @@ class Controller:
             url_of=(lambda run: f"{base}/runs/{run}") if base else (lambda _run: ""),
             retention_seconds=settings.retention_seconds,
             strays=self.strays,
+            freshened=Freshening(installation_tokens(settings, ports.projects), log.warning),
         )
         self.loop = Controlling(
             self.flow,
@@ -187,9 +189,10 @@ def controller_of(
     api: Api,
     *,
     identity: str = "",
+    clock: Clock | None = None,
     reports_of: Callable[[Settings, WatchedProjects], Reports] = cluster_reports,
 ) -> Controller:
-    """A controller over these calls, known by `identity` in the Lease."""
+    """A controller over these calls, known by `identity` in the Lease; `clock` is what runs are judged by."""
     lease = Lease(
         api,
         settings.lease_namespace or api.connection.namespace,
@@ -199,7 +202,7 @@ def controller_of(
     )
     # An effect that takes longer on its way than the margin is given up before anybody else may lead.
     writing = api.within(MARGIN_SECONDS)
-    ports = ports_over(fenced_calls(api, WRITES, lease.held, through=writing), settings)
+    ports = ports_over(fenced_calls(api, WRITES, lease.held, through=writing), settings, clock=clock)
     return Controller(settings, ports, lease, reports_of(settings, ports.projects))
 
 

@@ -4,7 +4,7 @@ import contextlib
 
 from bridge.core.runs import Report, Run
 from bridge.errors import BadSettings, UnknownProject
-from bridge.github.app import App
+from bridge.github.app import App, AppTokens
 from bridge.github.statuses import TAKEN, GitHubStatuses
 from bridge.local.board import Board
 from bridge.ports import Projects, Reports
@@ -68,6 +68,11 @@ def statuses(settings: Settings, projects: Projects) -> GitHubStatuses:
         base_url=settings.github_api_url,
         repository_of=lambda name: repository_of(projects, name),
     )
+
+
+def installation_tokens(settings: Settings, projects: Projects) -> AppTokens:
+    """Our App's tokens for builds. Raises BadSettings."""
+    return AppTokens(github_app(settings), lambda name: repository_of(projects, name))
 
 
 def repository_of(projects: Projects, name: str) -> str:

@@ -115,6 +115,41 @@ def test_a_failure_fires_its_event_with_what_failed():
     assert world.run.verdict is Verdict.FAILED
 
 
+def _with_token(world: World, *, fails: int = 0):
+    """Let exit events of `world` need a token, which there is after it was asked for in vain `fails` times."""
+    asked = []
+
+    def freshened(run, payload):
+        asked.append(run.id)
+        if len(asked) <= fails:
+            raise Unavailable("GitHub is away")
+        return payload.replace(b"1", b"2")
+
+    world.controller = replace(world.controller, freshened=freshened)
+    return asked
+
+
+def test_an_exit_event_gets_the_payload_as_a_build_gets_it():
+    world = World()
+    _with_token(world)
+    failure(world)
+    assert world.builds.specs[-1].event.payload.startswith(b'{"a": 2, "bridge"')
+    assert world.runs.payload(RUN) == b'{"a": 1}'
+
+
+def test_a_token_that_is_not_to_be_had_holds_up_the_exit_event_for_a_while_and_nothing_else():
+    world = World()
+    asked = _with_token(world, fails=1000)
+    failure(world)
+    assert world.states() == ["pending", "failure"]
+    assert (world.exit_builds(), world.run.phase) == ([], Phase.RUNNING)
+    assert len(asked) < 10
+    world.clock.advance(301)
+    failure(world)
+    assert world.builds.specs[-1].event.payload.startswith(b'{"a": 1, "bridge"')
+    assert world.run.phase is Phase.CLOSED
+
+
 def test_the_status_does_not_wait_for_the_exit_event_but_closing_does():
     world = World()
     world.pay()
