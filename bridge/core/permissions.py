@@ -55,6 +55,7 @@ _LEASES = "coordination.k8s.io"
 RIGHTS = (
     Right(GATEWAY, Place.RUNS, "secrets", ("get", "list", "create", "patch")),
     Right(GATEWAY, Place.RUNS, "workflowtemplates", ("list", "watch"), _ARGO),
+    Right(GATEWAY, Place.RUNS, "pods", ("get",)),
     Right(GATEWAY, Place.BRIGADE, "secrets", ("get", "list", "watch")),
     Right(GATEWAY, Place.BRIGADE, "pods", ("get", "list")),
     Right(GATEWAY, Place.BRIGADE, "pods/log", ("get",)),

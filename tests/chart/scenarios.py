@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from bridge.cluster.api import LEASES, Resource
+from bridge.cluster.api import LEASES
 from bridge.cluster.diagnosis import TASK_RESULTS
+from bridge.cluster.tokens import TOKEN_AUDIENCE, ClusterCallers
 from bridge.core.builds import Ending
-from bridge.core.names import project_id
+from bridge.core.names import RUN_LABEL, project_id
 from bridge.core.runs import Act, Kind, Phase, Run, with_act
 from bridge.core.steps import ExitCode, Options
 from bridge.core.verdicts import Verdict
@@ -24,6 +25,7 @@ from bridge.exiting import _cluster_flow
 from bridge.flows.reconciling import Reconciling
 from bridge.flows.settling import settled
 from bridge.flows.stepping import Key, Stepping
+from bridge.ports import Caller
 from bridge.web.app import create_app
 from bridge.wiring.cluster_steps import ClusterFlags, Which, cluster_place
 from bridge.wiring.controlling import LEASE_NAME, Controller, controller_of
@@ -140,10 +142,19 @@ def new_projects_are_seen(stage: Stage) -> None:
 
 
 def token_of_a_step_is_checked(stage: Stage) -> None:
-    """Who asks for a run's GitHub token."""
-    reviews = Resource("tokenreviews", "TokenReview", "authentication.k8s.io")
-    body = {"apiVersion": reviews.api_version, "kind": reviews.kind, "spec": {"token": stage.access.token}}
-    assert stage.api.create(reviews, "", body)["status"]["authenticated"] is True
+    """A step's pod asks for its run's GitHub token, and shows whose it is by its projected token."""
+    labels = {RUN_LABEL: f"run-of-{stage.account}"}
+    spec = {"serviceAccountName": "bridge-step", "containers": [{"name": "main", "image": "none"}]}
+    pods, name = path("pods", stage.place.runs), f"step-{stage.account}"
+    pod = stage.admin.create(pods, {"metadata": {"name": name, "labels": labels}, "spec": spec})
+    stage.later(lambda: stage.admin.delete(f"{pods}/{name}", gracePeriodSeconds=0))
+    bound = {"kind": "Pod", "apiVersion": "v1", "name": name, "uid": pod["metadata"]["uid"]}
+    asked = {"spec": {"audiences": [TOKEN_AUDIENCE], "boundObjectRef": bound, "expirationSeconds": 600}}
+    token = stage.admin.create(path("serviceaccounts", stage.place.runs, "bridge-step", "token"), asked)["status"][
+        "token"
+    ]
+    caller = ClusterCallers(stage.ports.api, stage.place.runs).caller(token)
+    assert caller == Caller(f"{stage.place.runs}:bridge-step", labels[RUN_LABEL])
 
 
 # ---- the controller
@@ -188,10 +199,6 @@ def _set_root(stage: Stage, run: Run, phase: str) -> None:
     }
     status = {"phase": "Running", "nodes": {run.id: root}, "startedAt": None, "finishedAt": None}
     stage.admin.patch(path("workflows", stage.place.runs, run.id), {"status": status})
-
-
-def _controller(stage: Stage) -> Controller:
-    return controller_of(stage.settings, stage.ports.api, reports_of=lambda *_: Unposted())
 
 
 def election(stage: Stage) -> None:
@@ -426,6 +433,7 @@ SCENARIOS: dict[tuple[str, str, str], dict[str, Scenario]] = {
         "list": delivery,
         "watch": new_pipelines_are_seen,
     },
+    ("bridge-gateway", RUNS, "pods"): {"get": token_of_a_step_is_checked},
     ("bridge-gateway", BRIGADE, "secrets"): {
         "get": log_of_a_build_that_was_given_up,
         "list": delivery,

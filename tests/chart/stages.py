@@ -75,14 +75,15 @@ class World:
         """As a new account that may do all that `account` may, but for one verb."""
         home, name = self.place.home, f"less-{uuid.uuid4().hex[:10]}"
         self.admin.create(path("serviceaccounts", home), {"metadata": {"name": name}})
-        for binding, role in self._of(account):
-            rules = role["rules"]
-            ref = binding["roleRef"]
-            if self.place.role_of(binding["metadata"].get("namespace")) == where:
+        for number, (binding, role) in enumerate(self._of(account)):
+            own = f"{name}-{number}"
+            ref, rules = binding["roleRef"], role["rules"]
+            is_meant = self.place.role_of(binding["metadata"].get("namespace")) == where
+            if is_meant:
                 rules = without(rules, resource, verb)
-                ref = {**ref, "name": name}
-            bound = {"metadata": {"name": name}, "roleRef": ref, "subjects": [_subject(name, home)]}
-            self._bind(binding, bound, rules if ref["name"] == name else None)
+                ref = {**ref, "name": own}
+            bound = {"metadata": {"name": own}, "roleRef": ref, "subjects": [_subject(name, home)]}
+            self._bind(binding, bound, rules if is_meant else None)
             self._await(home, name, binding, rules)
         return Stage(self, name, home)
 
