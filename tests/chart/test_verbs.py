@@ -11,6 +11,7 @@ import pytest
 from bridge.core import permissions
 from bridge.errors import BridgeError
 from tests.chart.granted import NOWHERE, Grant, granted
+from tests.chart.helming import CHART
 from tests.chart.placing import Place, remove
 from tests.chart.scenarios import SCENARIOS
 from tests.chart.stages import Refusal, World
@@ -100,3 +101,15 @@ def test_bridgectl_doctor_looks_for_what_the_chart_grants():
         for verb in right.verbs
     }
     assert asked == granted(NOWHERE.rendered(), NOWHERE)
+
+
+def test_the_documentation_names_every_verb_with_its_reason():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (CHART.parents[1] / "docs/rbac.md").read_text().splitlines()
+        if line.startswith("| bridge-")
+    ]
+    assert all(reason for *_, reason in rows)
+    documented = [Grant(account, where, resource, verb) for account, where, resource, verb, _ in rows]
+    assert len(documented) == len(set(documented))
+    assert set(documented) == granted(NOWHERE.rendered(), NOWHERE)
