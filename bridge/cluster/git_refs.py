@@ -6,7 +6,7 @@ Protocol version 2 tells the refs that are asked for; a host that only knows the
 import base64
 from collections.abc import Iterator
 from http import HTTPStatus
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 import urllib3
 from urllib3.exceptions import HTTPError
@@ -82,23 +82,32 @@ def _asked(pool: urllib3.PoolManager, base: str, names: set[str]) -> list[tuple[
     answer = pool.request("GET", f"{base}/info/refs?service={_SERVICE}", preload_content=False)
     with answer:
         packets = [packet for packet in _packets(_body(answer)) if not packet.startswith(b"# service=")]
-        moved = (answer.geturl() or "").partition("/info/refs")[0]
+        found = _place_of(answer, base).partition("/info/refs")[0]
     if packets[:1] != [b"version 2"]:
         return [ref for packet in packets for ref in _refs(packet)]
-    if moved.startswith("http"):
-        base = moved
     question = [_packet(b"command=ls-refs\n"), _DELIMITER, _packet(b"peel\n")]
     question += [_packet(f"ref-prefix {name}\n".encode()) for name in sorted(names)]
+    headers = {**pool.headers, "Content-Type": f"application/x-{_SERVICE}-request"}
+    if urlsplit(found).netloc != urlsplit(base).netloc:
+        headers.pop("Authorization", None)
     answer = pool.request(
         "POST",
-        f"{base}/{_SERVICE}",
+        f"{found}/{_SERVICE}",
         body=b"".join([*question, _FLUSH]),
-        headers={**pool.headers, "Content-Type": f"application/x-{_SERVICE}-request"},
+        headers=headers,
         redirect=False,
         preload_content=False,
     )
     with answer:
         return [ref for packet in _packets(_body(answer)) for ref in _refs(packet)]
+
+
+def _place_of(answer: BaseHTTPResponse, base: str) -> str:
+    """Where an answer came from in the end."""
+    place = f"{base}/info/refs"
+    for one in answer.retries.history if answer.retries else ():
+        place = urljoin(place, one.redirect_location or "")
+    return place
 
 
 def _body(answer: BaseHTTPResponse) -> bytes:
