@@ -1,6 +1,8 @@
 """Helm, built once from the Go module proxy and kept with the control plane's binaries; and what it makes of the chart."""
 
+import copy
 import functools
+import json
 import os
 import platform
 import shutil
@@ -108,15 +110,19 @@ def helm(*arguments: str, values: Mapping[str, Any] | None = None, kubeconfig: P
 
 def rendered(values: Mapping[str, Any] | None = None, *, namespace: str = HOME) -> list[dict[str, Any]]:
     """The objects of the chart with these values. Raises Refused."""
+    return copy.deepcopy(_rendered(json.dumps(values or {}, sort_keys=True), namespace))
+
+
+@functools.cache
+def _rendered(values: str, namespace: str) -> list[dict[str, Any]]:
     command = ["template", RELEASE, str(CHART), "--namespace", namespace, "--kube-version", KUBE_VERSION]
-    text = helm(*command, values=values)
+    text = helm(*command, values=json.loads(values))
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return [one for one in yaml.load_all(text, Loader=loader) if one]
 
 
-@functools.cache
 def by_default() -> list[dict[str, Any]]:
-    """The objects of the chart with its own values; nobody changes them."""
+    """The objects of the chart with its own values."""
     return rendered()
 
 

@@ -110,6 +110,7 @@ def test_helm_installs_it_and_the_notes_say_where_everything_is(install, admin, 
     assert f"kubectl --namespace {place.home} rollout status" in notes
     assert "there are no tokens" in notes.lower()
     assert f"namespace {place.runs}" in notes
+    assert f"bridgectl doctor --release-namespace {place.home}" in notes
     deployments = admin.get(path("deployments", place.home))["items"]
     assert {one["metadata"]["name"] for one in deployments} == {"bridge-gateway", "bridge-controller"}
 

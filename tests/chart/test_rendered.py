@@ -305,6 +305,21 @@ def test_a_path_of_the_root_is_only_itself():
     assert types["/"] == "Exact"
 
 
+def egress_ports(objects, name):
+    rules = the(objects, "NetworkPolicy", name)["spec"]["egress"]
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def test_the_gateway_may_reach_what_it_is_told_to_reach():
+    assert egress_ports(by_default(), "bridge-gateway") == {53, 443, 6443}
+    assert egress_ports(rendered(everything()), "bridge-gateway") == {53, 443, 6443, 7746, 3128}
+    assert egress_ports(rendered(everything()), "bridge-controller") == {53, 443, 6443, 3128}
+    plain = rendered(
+        {"fallbackUrl": "http://brigade.example.com/events", "github": {"apiUrl": "https://git:8443/api/v3"}}
+    )
+    assert egress_ports(plain, "bridge-gateway") == {53, 80, 443, 6443, 8443}
+
+
 def test_the_controllers_lease_is_the_one_that_its_role_names():
     named = {
         name

@@ -142,15 +142,25 @@ topologySpreadConstraints:
         {{- include "bridge.selector" . | nindent 8 }}
 {{- end -}}
 
+{{- /* Call with (dict "root" $ "urls" (list …)): DNS, the listed ports, and those that the URLs name. */ -}}
 {{- define "bridge.egress" -}}
+{{- $ports := .root.Values.networkPolicies.egressPorts }}
+{{- range .urls }}
+{{- $named := regexFind ":[0-9]+$" (urlParse .).host | trimPrefix ":" }}
+{{- if $named }}
+{{- $ports = append $ports (int $named) }}
+{{- else if hasPrefix "http://" . }}
+{{- $ports = append $ports 80 }}
+{{- end }}
+{{- end }}
 - ports:
     - {port: 53, protocol: UDP}
     - {port: 53, protocol: TCP}
-{{- with .Values.networkPolicies.egressPorts }}
-- ports:
-    {{- range . }}
+    {{- range $ports | uniq }}
     - {port: {{ . }}, protocol: TCP}
     {{- end }}
+{{- with .root.Values.networkPolicies.extraEgress }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
