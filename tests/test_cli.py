@@ -74,6 +74,9 @@ def test_the_help_names_every_command_and_the_exit_codes(type_in):
     assert code == 0
     for command in (
         "local",
+        "serve",
+        "controller",
+        "doctor",
         "render",
         "demo",
         "list",
@@ -92,9 +95,24 @@ def test_the_help_names_every_command_and_the_exit_codes(type_in):
 
 
 @pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("serve", "a gateway of the cluster"),
+        ("controller", "of several, one leads"),
+        ("doctor", "2 something is, 75 the API server is away"),
+    ],
+)
+def test_the_commands_of_a_cluster_say_what_they_do(type_in, command, words):
+    code, out, _ = type_in(command, "--help")
+    assert code == 0
+    assert words in " ".join(out.split())
+
+
+@pytest.mark.parametrize(
     "arguments",
     [
         ("nope",),
+        ("doctor", "-o", "xml"),
         ("get",),
         ("list", "--limit", "x"),
         ("list", "--limit", "0"),

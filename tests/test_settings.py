@@ -64,3 +64,57 @@ def test_retention_is_never_below_the_window_in_which_repeats_are_recognised(mon
     monkeypatch.setenv("BRIDGE_RETENTION_DAYS", "6")
     with pytest.raises(BadSettings, match="BRIDGE_RETENTION_DAYS"):
         settings.load()
+
+
+def test_retention_by_number_may_be_none_and_never_below(monkeypatch):
+    assert settings.load().retention_runs == 0
+    monkeypatch.setenv("BRIDGE_RETENTION_RUNS", "-1")
+    with pytest.raises(BadSettings, match="BRIDGE_RETENTION_RUNS"):
+        settings.load()
+
+
+def test_the_cluster_is_the_connections_own_unless_told(monkeypatch):
+    loaded = settings.load()
+    assert (loaded.namespace, loaded.brigade_namespace, loaded.lease_namespace) == ("", "", "")
+    assert (loaded.kubeconfig, loaded.kube_context) == (None, "")
+    monkeypatch.setenv("BRIDGE_NAMESPACE", "bridge-runs")
+    monkeypatch.setenv("BRIDGE_KUBECONFIG", "/etc/kubeconfig")
+    loaded = settings.load()
+    assert loaded.namespace == "bridge-runs"
+    assert loaded.kubeconfig == Path("/etc/kubeconfig")
+
+
+def test_brigades_namespace_is_the_setting_then_brigs_own_variable_then_default():
+    from bridge.wiring.cluster import brigade_namespace
+
+    assert brigade_namespace(settings.load(), {}) == "default"
+    assert brigade_namespace(settings.load(), {"BRIGADE_NAMESPACE": "brigade"}) == "brigade"
+    assert brigade_namespace(settings.load(brigade_namespace="ci"), {"BRIGADE_NAMESPACE": "brigade"}) == "ci"
+
+
+def test_a_fallback_has_to_be_http_and_loses_its_last_slash(monkeypatch):
+    monkeypatch.setenv("BRIDGE_FALLBACK_URL", "http://brigade-github-app:80/")
+    assert settings.load().fallback_url == "http://brigade-github-app:80"
+    monkeypatch.setenv("BRIDGE_FALLBACK_URL", "brigade-github-app")
+    with pytest.raises(BadSettings, match="BRIDGE_FALLBACK_URL"):
+        settings.load()
+
+
+def test_the_controller_has_its_own_port(monkeypatch):
+    loaded = settings.load()
+    assert loaded.controller_port == 8081
+    monkeypatch.setenv("BRIDGE_CONTROLLER_PORT", "65536")
+    with pytest.raises(BadSettings, match="BRIDGE_CONTROLLER_PORT"):
+        settings.load()
+
+
+def test_the_apps_key_is_a_file_and_its_webhook_secret_is_not_in_the_repr(monkeypatch):
+    monkeypatch.setenv("BRIDGE_GITHUB_APP_ID", "12345")
+    monkeypatch.setenv("BRIDGE_GITHUB_APP_KEY_FILE", "/var/run/secrets/github-app/private-key.pem")
+    monkeypatch.setenv("BRIDGE_GITHUB_APP_WEBHOOK_SECRET", "hunter2")
+    monkeypatch.setenv("BRIDGE_DEFAULT_SHARED_SECRET", "swordfish")
+    loaded = settings.load()
+    assert loaded.github_app_id == "12345"
+    assert loaded.github_app_key_file == Path("/var/run/secrets/github-app/private-key.pem")
+    assert "hunter2" not in repr(loaded)
+    assert "swordfish" not in repr(loaded)
