@@ -135,8 +135,10 @@ def next_move(known: Known, options: Options) -> Move:
 
 
 def _success(known: Known, options: Options) -> Answer | None:
-    if known.remembered.succeeded is not None:
-        return Answer(ExitCode.SUCCEEDED, f"build {known.remembered.succeeded} succeeded before")
+    remembered = known.remembered.succeeded
+    if remembered is not None:
+        when = "" if remembered in known.followed else " before"
+        return Answer(ExitCode.SUCCEEDED, f"build {remembered} succeeded{when}")
     for build in known.builds:
         if build.outcome is not None and build.outcome.ending is Ending.SUCCEEDED:
             return Answer(ExitCode.SUCCEEDED, f"build {build.number} ({build.id}) succeeded")

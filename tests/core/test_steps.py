@@ -51,6 +51,15 @@ def test_a_success_in_the_record_is_the_answer():
     assert move.code == 0
 
 
+def test_a_success_that_this_call_followed_was_not_before_it():
+    remembered = StepState(succeeded=2, highest=2)
+    before = next_move(known(remembered=remembered), options())
+    followed = next_move(known(remembered=remembered, followed=frozenset({2})), options())
+    assert isinstance(before, Answer)
+    assert isinstance(followed, Answer)
+    assert (before.message, followed.message) == ("build 2 succeeded before", "build 2 succeeded")
+
+
 def test_a_build_that_succeeded_is_the_answer_whatever_came_after():
     move = next_move(known(build(1, Ending.SUCCEEDED), build(2, Ending.FAILED)), options())
     assert move.code == 0
