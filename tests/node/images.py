@@ -8,10 +8,11 @@ import os
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.cluster.building import cache_folder, say
+from tests.cluster.node import socket_of
 from tests.cluster.packages import need, program
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,12 @@ class Image:
     name: str
     archive: Path
 
+    def under(self, node: Path, name: str) -> "Image":
+        """The same image under another name too, on the node in this folder, which has it already."""
+        command = [program("ctr"), "--address", str(socket_of(node)), "--namespace", "k8s.io"]
+        _do(*command, "images", "tag", "--force", self.name, name)
+        return replace(self, name=name)
+
 
 def project_image() -> Image:
     """The image of this working tree, built if it was not yet. Raises CannotBuildImage, CannotInstall."""
@@ -55,6 +62,7 @@ def project_image() -> Image:
         store.do(*build, "--tag", name, str(ROOT))
         fresh = Path(scratch) / archive.name
         store.do("push", "--quiet", name, f"docker-archive:{fresh}:{name}")
+        store.empty()
         _forget_older(archive)
         fresh.replace(archive)
     say(f"built it in {time.monotonic() - started:.0f} s, {archive.stat().st_size // 1_000_000} MB")
@@ -62,15 +70,33 @@ def project_image() -> Image:
 
 
 class _Store:
-    """buildah with a store of its own, which goes with its folder. vfs: overlay needs what not every machine lets us do."""
+    """buildah with a store of its own, which goes with its folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._command = [program("buildah"), "--storage-driver", "vfs"]
-        self._command += ["--root", str(folder / "root"), "--runroot", str(folder / "run")]
+        self._folder = folder
+        # vfs copies everything for each step, and works everywhere.
+        self._driver = "overlay" if self._works("overlay") else "vfs"
 
     def do(self, *arguments: str) -> str:
         """What this buildah command prints."""
-        return _do(*self._command, *arguments)
+        return _do(*self._command(self._driver), *arguments)
+
+    def empty(self) -> None:
+        """Let go of mounts too, so that the folder can be removed."""
+        self.do("rmi", "--all", "--force")
+
+    def _command(self, driver: str) -> list[str]:
+        places = ["--root", str(self._folder / driver), "--runroot", str(self._folder / f"{driver}-run")]
+        return [program("buildah"), "--storage-driver", driver, *places]
+
+    def _works(self, driver: str) -> bool:
+        try:
+            container = _do(*self._command(driver), "from", "scratch")
+            _do(*self._command(driver), "mount", container)
+            _do(*self._command(driver), "rm", container)
+        except CannotBuildImage:
+            return False
+        return True
 
 
 def _make_base(store: _Store, root: Path) -> None:
