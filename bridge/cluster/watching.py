@@ -34,6 +34,8 @@ SAY_NEW_SECONDS = 30.0
 """When it breaks again and again, a line so often."""
 BRIEF_SECONDS = 1.0
 FAILURES_BEFORE_LIST = 3
+FAILED_SECONDS = 1.0
+"""That a list failed is told for so long to all who ask, before another one is made."""
 TRIES_OF_A_LIST = 2
 """A list that somebody waits for fails so often before they are told."""
 
@@ -348,7 +350,8 @@ class Cache(Generic[_Kept]):
             raise Unavailable("somebody else's listing anew was not done in time; ask again")
         try:
             fresh = self._refreshed_at >= came
-            if not fresh and came - self._refreshed_at >= not_within_seconds:
+            pause = not_within_seconds if self._refresh_failed is None else min(not_within_seconds, FAILED_SECONDS)
+            if not fresh and came - self._refreshed_at >= pause:
                 self._relist(max(0.0, timeout_seconds - (time.monotonic() - came)))
                 return True
             if self._refresh_failed is not None:

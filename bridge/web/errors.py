@@ -52,8 +52,12 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def problem_of(error: Exception) -> Problem:
-    """The answer that an error gets. What is not ours to tell is told in general words."""
+def problem_of(error: Exception, *, storing: bool = False) -> Problem:
+    """The answer that an error gets. What is not ours to tell is told in general words.
+
+    Where something was to be stored, the world behind the ports has no other word than that it may not be: a
+    sender that reads 404 or 409 would not come again.
+    """
     if isinstance(error, HTTPException):
         given = dict(error.get_headers())
         kept = {name: given[name] for name in _KEPT_HEADERS if name in given}
@@ -63,6 +67,8 @@ def problem_of(error: Exception) -> Problem:
         status = HTTPStatus.TOO_MANY_REQUESTS if busy else HTTPStatus.SERVICE_UNAVAILABLE
         return Problem(status, _BUSY if busy else _NOT_STORED, _again(error.retry_after_seconds))
     for kind, status, detail in _ANSWERS:
+        if storing and isinstance(error, errors.EngineError) and kind is not errors.EngineError:
+            continue
         if isinstance(error, kind):
             headers = _again() if status in _AGAIN else {}
             return Problem(status, detail or str(error), headers)
@@ -79,7 +85,7 @@ def install_errors(app: Flask) -> None:
 
 
 def _answer(error: Exception) -> Response:
-    problem = problem_of(error)
+    problem = problem_of(error, storing=request.blueprint == "hooks")
     _tell(error, problem)
     if request.blueprint == "pages":
         response = Response(render_template("error.html", problem=problem), problem.status)

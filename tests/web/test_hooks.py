@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from bridge.core.events.json_bodies import LONGEST_BODY_BYTES
 from bridge.core.names import project_id
-from bridge.errors import BadProject, Unavailable
+from bridge.errors import BadProject, Conflict, Forbidden, NotFound, Unavailable
 from tests.web.worlds import COMMIT, GENERIC, PROJECT, PUSH, SECOND, SECRET, a_pipeline, a_project, a_world
 
 SIMPLE = f"/simpleevents/v1/{project_id(PROJECT)}/{GENERIC}"
@@ -353,6 +353,17 @@ def test_how_long_to_wait_is_handed_on(trouble, status, wait):
     answer = world.deliver()
     assert (answer.status_code, answer.headers["Retry-After"]) == (status, wait)
     assert world.deliver().status_code == 202
+
+
+@pytest.mark.parametrize(
+    "trouble", [NotFound("/srv/x is gone"), Conflict("/srv/x"), Forbidden("/srv/x")], ids=repr
+)
+def test_whatever_the_world_says_when_something_was_to_be_stored_the_sender_comes_again(trouble):
+    world = a_world()
+    world.runs.fail("create", "before", trouble)
+    answer = world.deliver()
+    assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5")
+    assert "/srv" not in answer.text
 
 
 @pytest.mark.parametrize("path", ["/events/github", SIMPLE, CLOUD])
