@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import jwt
+from jwt.types import Options
+
 from bridge.demonstrating.fake_replies import Reply, message, not_found, time_of
 
 _INSTALLATION = re.compile(r"(?:/api/v3)?/repos/(?P<repository>[^/]+/[^/]+)/installation")
@@ -148,20 +151,18 @@ class FakeApps:
 
     def _app_of(self, authorization: str) -> str | Reply:
         """Whose JWT this is, its signature really verified; else the refusal."""
-        import jwt  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415 - only who plays with Apps needs it
-
         unreadable = message(401, "A JSON web token could not be decoded")
         scheme, _, token = authorization.partition(" ")
         if scheme.lower() != "bearer":
             return unreadable
-        unjudged = {
+        unjudged: Options = {
             "verify_exp": False,
             "verify_iat": False,
             "verify_nbf": False,
             "require": ["exp", "iat", "iss"],
         }
         try:
-            issuer = str(jwt.decode(token, options={**unjudged, "verify_signature": False})["iss"])
+            issuer = str(jwt.decode(token, options={"verify_signature": False})["iss"])
             with self._lock:
                 key = self._keys.get(issuer)
             if key is None:

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jwt
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from githubkit import GitHub, UnauthAuthStrategy
 from githubkit.exception import RequestFailed
 from pydantic import AwareDatetime, BaseModel, ValidationError
@@ -255,18 +258,11 @@ class App:
             ) from None
 
     def _jwt(self, act: str) -> str:
-        # Slow to import, and only who has an App needs it.
-        import jwt  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415
-
         now = int(self._clock.now() - self._ahead_seconds)
         claims = {"iat": now - _JWT_BACK_SECONDS, "exp": now + _JWT_SECONDS, "iss": self._app_id}
-        signed: str = jwt.encode(claims, self._key(act), algorithm="RS256")
-        return signed
+        return jwt.encode(claims, self._key(act), algorithm="RS256")
 
-    def _key(self, act: str) -> Any:
-        from cryptography.hazmat.primitives import serialization  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415
-        from cryptography.hazmat.primitives.asymmetric import rsa  # type: ignore[import-not-found, unused-ignore] # noqa: PLC0415
-
+    def _key(self, act: str) -> RSAPrivateKey:
         file = f"{act}: BRIDGE_GITHUB_APP_KEY_FILE {self._key_file}"
         remedy = "put the private key there that GitHub made for the App"
         try:
@@ -276,7 +272,7 @@ class App:
             raise AppRefused(f"{file} cannot be read ({exc.strerror}); {remedy}") from None
         except Exception:  # noqa: BLE001 - what the parser says may quote the key
             raise AppRefused(f"{file} is no private key in PEM; {remedy}") from None
-        if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < SMALLEST_KEY_BITS:
+        if not isinstance(key, RSAPrivateKey) or key.key_size < SMALLEST_KEY_BITS:
             raise AppRefused(f"{file} is no RSA key of {SMALLEST_KEY_BITS} bits; {remedy}")
         return key
 
@@ -304,19 +300,17 @@ class AppTokens:
     """The port InstallationTokens of who has the App itself.
 
     Args:
-        app: our App, if there is one.
+        app: our App.
         repository_of: the repository of a project's name.
 
     """
 
-    def __init__(self, app: App | None, repository_of: Callable[[str], str]) -> None:
+    def __init__(self, app: App, repository_of: Callable[[str], str]) -> None:
         self._app = app
         self._repository_of = repository_of
 
     def fresh(self, run_id: str, project: str) -> InstallationToken | NoToken:  # noqa: ARG002 - the port's
         """A token for the project's repository. Raises AppRefused or AppUnavailable."""
-        if self._app is None:
-            return NoToken("no GitHub App is configured")
         try:
             return self._app.token(self._repository_of(project), BUILDS)
         except NotInstalled as exc:
