@@ -162,7 +162,7 @@ def token_of_a_step_is_checked(stage: Stage) -> None:
 
 def _controller(stage: Stage) -> Controller:
     """The controller's process, not yet begun."""
-    return controller_of(stage.settings, stage.ports.api, reports_of=lambda _settings, _projects: Unposted())
+    return controller_of(stage.settings, stage.ports.api, reports_of=lambda *_: Unposted())
 
 
 def _flow(stage: Stage, **changes) -> Reconciling:
