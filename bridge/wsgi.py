@@ -3,13 +3,14 @@
 from flask import Flask
 
 from bridge.cluster.tokens import ClusterCallers
+from bridge.flows.freshening import NoApp
+from bridge.ports import InstallationTokens
 from bridge.settings import Settings, load
 from bridge.web.app import create_app
 from bridge.web.gateway import Gateway
 from bridge.web.logs import configure_logging
 from bridge.wiring.cluster import ClusterPorts, cluster_ports
 from bridge.wiring.local import local_ports
-from bridge.wiring.reporting import installation_tokens
 
 ANSWER_SECONDS = 3.0
 """The API server's patience in a gateway: GitHub waits 10 s for an answer, and some take several calls."""
@@ -32,6 +33,8 @@ def local_gateway(settings: Settings) -> Gateway:
         builds=ports.builds,
         clock=ports.clock,
         default_secret=settings.default_shared_secret.get_secret_value(),
+        app_secret=settings.github_app_webhook_secret.get_secret_value(),
+        app_id=_app_id(settings),
         public_url=settings.public_url,
         loopback_only=True,
         read_tokens=tuple(token.get_secret_value() for token in settings.read_tokens),
@@ -52,7 +55,6 @@ def cluster() -> Flask:
 
 def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
     """The gateway's ports and settings in a cluster."""
-    app_id = settings.github_app_id
     return Gateway(
         runs=ports.runs,
         pipelines=ports.pipelines,
@@ -61,9 +63,9 @@ def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
         clock=ports.clock,
         default_secret=settings.default_shared_secret.get_secret_value(),
         app_secret=settings.github_app_webhook_secret.get_secret_value(),
-        app_id=int(app_id) if app_id.isdecimal() else 0,
+        app_id=_app_id(settings),
         callers=ClusterCallers(ports.api, ports.namespace),
-        tokens=installation_tokens(settings, ports.projects),
+        tokens=_installation_tokens(settings, ports),
         step_account=f"{ports.namespace}:{settings.step_service_account}",
         public_url=settings.public_url,
         loopback_only=False,
@@ -71,3 +73,18 @@ def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
         act_tokens=tuple(token.get_secret_value() for token in settings.act_tokens),
         anonymous_read=settings.anonymous_read,
     )
+
+
+def _installation_tokens(settings: Settings, ports: ClusterPorts) -> InstallationTokens:
+    if not settings.github_app_id and settings.github_app_key_file is None:
+        return NoApp()
+    # GitHub's client is slow to import and large, and without an App no gateway needs it.
+    from bridge.wiring.reporting import installation_tokens  # noqa: PLC0415
+
+    return installation_tokens(settings, ports.projects)
+
+
+def _app_id(settings: Settings) -> int:
+    """The App's id as payloads have it; one that is named by its client id is not known in them."""
+    app_id = settings.github_app_id
+    return int(app_id) if app_id.isascii() and app_id.isdecimal() else 0

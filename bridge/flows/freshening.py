@@ -8,6 +8,15 @@ from bridge.core.runs import Run
 from bridge.ports import InstallationTokens, NoToken
 
 
+class NoApp:
+    """InstallationTokens where there is no GitHub App."""
+
+    def fresh(self, run_id: str, project: str) -> NoToken:
+        """There is none."""
+        del run_id, project
+        return NoToken("no GitHub App is configured")
+
+
 @dataclass(frozen=True)
 class Freshening:
     """Call it with a run and its payload right before a build is made; answers the payload for the build."""

@@ -4,10 +4,11 @@ import contextlib
 
 from bridge.core.runs import Report, Run
 from bridge.errors import BadSettings, UnknownProject
+from bridge.flows.freshening import NoApp
 from bridge.github.app import App, AppTokens
 from bridge.github.statuses import TAKEN, GitHubStatuses
 from bridge.local.board import Board
-from bridge.ports import Projects, Reports
+from bridge.ports import InstallationTokens, Projects, Reports
 from bridge.settings import Settings
 
 RECORD = "record"
@@ -70,9 +71,10 @@ def statuses(settings: Settings, projects: Projects) -> GitHubStatuses:
     )
 
 
-def installation_tokens(settings: Settings, projects: Projects) -> AppTokens:
-    """Our App's tokens for builds. Raises BadSettings."""
-    return AppTokens(github_app(settings), lambda name: repository_of(projects, name))
+def installation_tokens(settings: Settings, projects: Projects) -> InstallationTokens:
+    """Our App's tokens for builds, if there is an App. Raises BadSettings."""
+    app = github_app(settings)
+    return NoApp() if app is None else AppTokens(app, lambda name: repository_of(projects, name))
 
 
 def repository_of(projects: Projects, name: str) -> str:

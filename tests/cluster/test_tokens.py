@@ -6,6 +6,7 @@ import threading
 import time
 import uuid
 
+import jwt
 import pytest
 from werkzeug.serving import make_server
 
@@ -191,7 +192,6 @@ def test_a_gateway_that_may_not_read_pods_says_so(admin, gateway, namespace, mak
 
 
 def test_a_token_that_was_good_and_has_ended_is_nobodys(callers, admin, namespace, control_plane):
-    jwt = pytest.importorskip("jwt", reason="PyJWT[crypto] is missing")
     uid = _pod(admin, namespace)
     token = _token(admin, namespace, pod="step", uid=uid)
     # The key that makes the tests' API server an authority signs its tokens too.

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import pytest
+from cryptography.hazmat.primitives import serialization as forms
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bridge.demonstrating.fake_github import FakeGitHub
 
@@ -24,13 +25,10 @@ class KeyPair:
 def key_pair(number: int = 1) -> KeyPair:
     """One of a few key pairs of this process: the same number is the same pair."""
     del number
-    rsa = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.rsa", reason="PyJWT[crypto] is missing")
     return pem_of(rsa.generate_private_key(public_exponent=65537, key_size=2048))
 
 
 def pem_of(key) -> KeyPair:
-    from cryptography.hazmat.primitives import serialization as forms
-
     private = key.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.TraditionalOpenSSL, forms.NoEncryption())
     public = key.public_key().public_bytes(forms.Encoding.PEM, forms.PublicFormat.SubjectPublicKeyInfo)
     return KeyPair(private, public)

@@ -5,6 +5,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from bridge.core.events import Event, Revision
 from bridge.core.runs import Report, Run
@@ -208,9 +209,6 @@ def test_a_github_that_is_away_is_asked_again(github, app, outage):
 
 
 def test_a_key_that_is_none_is_a_bad_setting(github, tmp_path):
-    key_pair()
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
     small = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it shall be refused
     for content in (
         b"",

@@ -11,6 +11,7 @@ from bridge.cluster.gateway import GatewayTokens
 from bridge.core.runs import Phase
 from bridge.demonstrating.fake_github import FakeGitHub
 from bridge.errors import Forbidden, Unavailable
+from bridge.flows.freshening import NoApp
 from bridge.github.app import App, AppTokens
 from bridge.ports import Caller, InstallationToken, NoToken
 from tests.fakes import some_run
@@ -183,7 +184,7 @@ def test_a_step_gets_the_token_that_github_made(serve, bearer_file, tmp_path):
 
 
 def test_a_step_goes_on_without_an_app_and_without_a_gateway(serve, bearer_file):
-    url = serve(_world(tokens=AppTokens(None, str)))
+    url = serve(_world(tokens=NoApp()))
     assert GatewayTokens(f"{url}/", token_file=bearer_file).fresh(RUN.id, PROJECT) == NoToken(
         "no GitHub App is configured"
     )
