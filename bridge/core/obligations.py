@@ -291,7 +291,8 @@ def _of_ended(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple
     firing = _firing(attempt, verdict, seen)
     report = final_report(run, attempt, verdict)
     posting = _posting(run, report, seen)
-    actions = (*_ending(attempt, verdict, seen, lingering=lingering), *firing, *posting)
+    # The status waits for nothing: neither for the exit event nor for whatever keeps that from being fired.
+    actions = (*_ending(attempt, verdict, seen, lingering=lingering), *posting, *firing)
     if actions or lingering:
         return actions
     return (Close(),) if _settled(run, report, seen) else ()
@@ -328,7 +329,7 @@ def _ending(attempt: Attempt, verdict: Verdict, seen: Seen, *, lingering: bool) 
 def _firing(attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Fire | GiveUp, ...]:
     """The exit event: fired once, made again only if its build was lost, bounded in time."""
     event = exit_event_of(attempt, verdict)
-    if not event:
+    if not event or attempt.exit_error:
         return ()
     builds = [build for build in seen.builds if build.step == names.exit_step(attempt.n)]
     if not builds:

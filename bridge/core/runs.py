@@ -66,6 +66,8 @@ class Attempt:
     """The event to fire when it succeeded; empty is none."""
     exit_timeout_seconds: float = 600.0
     """How long that event's build may run."""
+    exit_error: str = ""
+    """Why that event could not be fired, and never will be."""
     uid: str = ""
     """The Workflow's; empty until it is known to be created."""
     submitted: float | None = None
@@ -229,6 +231,14 @@ def with_end(run: Run, n: int, *, verdict: Verdict, reason: str, at: float) -> R
     if attempt is None or attempt.verdict is not None:
         return run
     return _with_changed(run, replace(attempt, verdict=verdict, reason=reason, ended=at))
+
+
+def with_exit_given_up(run: Run, n: int, *, error: str) -> Run:
+    """`run` with the exit event of attempt `n` not tried any more."""
+    attempt = run.attempt_numbered(n)
+    if attempt is None or attempt.exit_error:
+        return run
+    return _with_changed(run, replace(attempt, exit_error=error))
 
 
 def with_step(run: Run, epoch: int, step: str, seen: StepState) -> Run:

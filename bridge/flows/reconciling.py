@@ -17,6 +17,7 @@ from bridge.core.runs import (
     with_act,
     with_attempt,
     with_end,
+    with_exit_given_up,
     with_report,
     with_report_given_up,
     with_report_put_off,
@@ -26,7 +27,16 @@ from bridge.core.runs import (
 )
 from bridge.core.strays import Stray
 from bridge.core.verdicts import Verdict
-from bridge.errors import BadPipeline, Conflict, EngineError, Misconfigured, NotFound, StatusNotPosted
+from bridge.errors import (
+    BadPipeline,
+    BridgeError,
+    Conflict,
+    EngineError,
+    Misconfigured,
+    NotFound,
+    StatusNotPosted,
+    Unavailable,
+)
 from bridge.flows.settling import settled
 from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, Runs, writes
 
@@ -201,9 +211,15 @@ class Reconciling:
                 assert_never(action)
 
     def _submit(self, run: Run, n: int) -> None:
+        attempt = run.attempt_numbered(n)
         try:
             uid = self.engine.submit(run, n)
-        except Misconfigured as error:
+        except (NotFound, Unavailable):
+            raise
+        except BridgeError as error:
+            # A refusal may be lifted, as long as the run has time.
+            if attempt is not None and not isinstance(error, Misconfigured):
+                self._raise_before(attempt.begun + attempt.timeout_seconds, error)
             self._end(run, n, Verdict.ERROR, f"could not be submitted: {error}")
             return
         at = self.clock.now()
@@ -229,22 +245,37 @@ class Reconciling:
         attempt = run.attempt_numbered(n)
         if attempt is None:
             return
+        try:
+            self._make_exit_build(run, attempt, event, number)
+        except Conflict:
+            return  # the exit handler, or another controller, was faster
+        except (NotFound, Unavailable):
+            raise
+        except BridgeError as error:
+            # Its project is gone, or may not be built: that may be mended, as long as the event has time.
+            self._raise_before((attempt.ended or 0.0) + attempt.exit_timeout_seconds, error)
+            line = cut(str(error), 400)
+            self.runs.change(run.id, lambda now: with_exit_given_up(now, n, error=line))
+
+    def _make_exit_build(self, run: Run, attempt: Attempt, event: str, number: int) -> None:
         payload = self._exit_payload(run, attempt)
         if payload is None:
             return  # still owed: the next look asks again, and what else is owed need not wait
         found: list[Build] = self.builds.find(run.id, epoch=attempt.epoch)
-        spec = exit_build(
-            run,
-            attempt,
-            event=event,
-            number=number,
-            payload=payload,
-            failures=failures_of(attempt, found),
+        self.builds.create(
+            exit_build(
+                run,
+                attempt,
+                event=event,
+                number=number,
+                payload=payload,
+                failures=failures_of(attempt, found),
+            )
         )
-        try:
-            self.builds.create(spec)
-        except Conflict:
-            return  # the exit handler, or another controller, was faster
+
+    def _raise_before(self, until: float, error: BridgeError) -> None:
+        if self.clock.now() < until:
+            raise error
 
     def _exit_payload(self, run: Run, attempt: Attempt) -> bytes | None:
         """The payload that an exit event brings, before its own key; None if its token has to be waited for."""

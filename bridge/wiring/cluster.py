@@ -12,6 +12,7 @@ from bridge.cluster.engine import ArgoEngine
 from bridge.cluster.pipelines import ClusterPipelines
 from bridge.cluster.projects import WatchedProjects
 from bridge.cluster.runs import SecretRuns
+from bridge.ports import Clock
 from bridge.settings import Settings
 
 
@@ -28,7 +29,7 @@ class ClusterPorts:
     projects: WatchedProjects
     engine: ArgoEngine
     builds: BrigadeBuilds
-    clock: SystemClock
+    clock: Clock
 
 
 def connection(settings: Settings, environment: Mapping[str, str] | None = None) -> Connection:
@@ -71,11 +72,11 @@ def cluster_ports(
     return ports_over(api, settings)
 
 
-def ports_over(api: Api, settings: Settings) -> ClusterPorts:
-    """The adapters over these calls."""
+def ports_over(api: Api, settings: Settings, *, clock: Clock | None = None) -> ClusterPorts:
+    """The adapters over these calls, by the machine's clock or another one."""
     namespace = settings.namespace or api.connection.namespace
     brigades = brigade_namespace(settings)
-    clock = SystemClock()
+    clock = clock or SystemClock()
     projects = WatchedProjects(api, brigades)
     return ClusterPorts(
         api=api,

@@ -254,16 +254,21 @@ def test_open_builds_are_given_up_before_anything_else_but_the_exit_events():
 
 def test_a_failure_is_owed_its_event_and_its_status():
     actions = ob.owed(run_with(ended(Verdict.FAILED)), seen(execution=going(finished=True)))
-    assert kinds(actions) == ["Fire", "Post"]
-    assert actions[0] == ob.Fire(1, "build_failed", 1)
-    assert actions[1].report.state == "failure"
+    assert kinds(actions) == ["Post", "Fire"]
+    assert actions[0].report.state == "failure"
+    assert actions[1] == ob.Fire(1, "build_failed", 1)
+
+
+def test_an_exit_event_that_was_given_up_is_not_owed_any_more():
+    run = run_with(ended(Verdict.FAILED, exit_error="there is no project"), reported=final())
+    assert ob.owed(run, seen(execution=going(finished=True))) == (ob.Close(),)
 
 
 def test_a_success_fires_nothing_unless_asked():
     done = seen(execution=going(finished=True))
     assert kinds(ob.owed(run_with(ended(Verdict.SUCCEEDED)), done)) == ["Post"]
     asked = ended(Verdict.SUCCEEDED, on_success="build_succeeded")
-    assert ob.owed(run_with(asked), done)[0] == ob.Fire(1, "build_succeeded", 1)
+    assert ob.owed(run_with(asked), done)[-1] == ob.Fire(1, "build_succeeded", 1)
 
 
 def final(verdict: Verdict = Verdict.FAILED) -> Report:

@@ -12,7 +12,7 @@ from bridge.core.pipelines import Exit, Pipeline, Step, Trigger
 from bridge.core.runs import Kind, Phase
 from bridge.core.strays import Stray
 from bridge.core.verdicts import Verdict
-from bridge.errors import StatusNotPosted, Unavailable
+from bridge.errors import Forbidden, StatusNotPosted, Unavailable, UnknownProject
 from bridge.flows.acting import act
 from bridge.flows.reconciling import Reconciling
 from tests.fakes import (
@@ -486,3 +486,40 @@ def test_a_copy_is_ended_and_moves_nothing():
     world.pay()
     assert len(strays.ended) == 1
     assert (world.run, world.states()) == before
+
+
+def test_an_exit_event_that_cannot_be_fired_holds_up_no_status_and_closes_the_run_once_its_time_is_over():
+    world = World()
+    world.pay()
+    world.builds.fail("create", "before", UnknownProject("there is no project acme/widgets"), times=1000)
+    world.end(NodePhase.FAILED, 2)
+    with pytest.raises(UnknownProject):
+        world.controller.reconcile(RUN)
+    assert world.states() == ["pending", "failure"]
+    world.clock.advance(world.run.attempt.exit_timeout_seconds)
+    world.pay()
+    assert (world.run.phase, world.run.verdict) == (Phase.CLOSED, Verdict.FAILED)
+    assert world.run.attempt.exit_error == "there is no project acme/widgets"
+
+
+def test_an_exit_event_is_fired_when_what_was_wrong_is_mended_in_time():
+    world = World()
+    world.pay()
+    world.builds.fail("create", "before", UnknownProject("there is no project acme/widgets"))
+    world.end(NodePhase.FAILED, 2)
+    with pytest.raises(UnknownProject):
+        world.controller.reconcile(RUN)
+    world.pay()
+    assert len(world.exit_builds()) == 1
+
+
+def test_a_submission_that_is_forbidden_is_tried_as_long_as_the_run_has_time():
+    world = World()
+    world.engine.fail("submit", "before", Forbidden("create on workflows is forbidden"), times=1000)
+    with pytest.raises(Forbidden):
+        world.controller.reconcile(RUN)
+    world.clock.advance(601)
+    world.pay()
+    assert world.run.attempt.verdict is Verdict.ERROR
+    assert "forbidden" in world.run.attempt.reason
+    assert world.states() == ["pending", "error"]
