@@ -403,7 +403,7 @@ class ClusterDiagnosis:
                 continue
             ready = checkups.ready_replicas(found)
             if ready:
-                yield ok(check, f"Deployment {release}/{name}: {ready} pods are ready")
+                yield ok(check, f"Deployment {release}/{name}: ready pods: {ready}")
             else:
                 yield wrong(
                     check,

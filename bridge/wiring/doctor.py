@@ -154,13 +154,22 @@ class _Doctor:
         except Unauthorized as exc:
             self.findings.append(wrong(name, *_parted(exc)))
         except Forbidden as exc:
-            told, remedy = _parted(exc)
-            self.findings.append(unknown(name, told, remedy))
+            self.findings.append(self._not_allowed(name, exc))
         except Unavailable as exc:
             self.away = True
             self.findings.append(unknown(name, *_parted(exc)))
         except BridgeError as exc:
             self.findings.append(wrong(name, *_parted(exc)))
+
+    def _not_allowed(self, name: str, exc: Forbidden) -> Finding:
+        told, remedy = _parted(exc)
+        needed = remedy.removeprefix("give this account ")
+        release = self._places(self.settings).release
+        return unknown(
+            name,
+            f"not looked at, it needs {needed}: {told.partition(': not allowed')[0]} is not allowed",
+            f"run `bridgectl doctor --release-namespace {release}` as somebody who has {needed}",
+        )
 
     def _done(self) -> Examination:
         return Examination(tuple(self.findings), self.away)

@@ -571,7 +571,7 @@ def test_the_controllers_own_account_sees_what_it_may_and_says_what_the_rest_nee
     monkeypatch.setenv("BRIDGE_BRIGADE_NAMESPACE", world.brigade)
     until(doctor, "rights.bridge-controller", OK)
     asked = doctor()
-    until(doctor, "rights.bridge-gateway", UNKNOWN, remedy="create on subjectaccessreviews", asked=asked)
+    until(doctor, "rights.bridge-gateway", UNKNOWN, remedy="the verb create on subjectaccessreviews", asked=asked)
     until(doctor, "argo.watches", UNKNOWN, remedy="list on deployments.apps", asked=asked)
     until(doctor, "argo.crds.workflows", OK, "are served", asked=asked)
     until(doctor, "namespaces", UNKNOWN, remedy="get on namespaces", asked=asked)
