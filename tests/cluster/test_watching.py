@@ -324,3 +324,53 @@ def test_who_waits_for_a_list_that_fails_does_not_wait_twice(cached):
         for _ in range(2):
             with pytest.raises(Unavailable):
                 cache.refresh(not_within_seconds=3600, timeout_seconds=1)
+
+
+def test_who_asks_for_a_list_that_is_tried_in_vain_is_told_at_once(watching, told):
+    with scripted() as server:
+        server.will(page(), chunked())
+        one = watching(server.api(), SECRETS, "ns", told)
+        assert one.synced.wait(PATIENCE_SECONDS)
+        server.will(answer(500))
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="500"):
+                one.relist(timeout_seconds=3600)
+        assert time.monotonic() - began < 600
+        server.will(answer(429, Retry_After="40"))
+        with pytest.raises(Unavailable) as caught:
+            one.relist(timeout_seconds=3600)
+        assert (caught.value.busy, caught.value.retry_after_seconds) == (True, 40)
+
+
+def test_after_a_failed_list_another_one_is_made_soon(cached):
+    with scripted() as server:
+        server.will(page(), chunked())
+        cache = cached(server.api(), SECRETS, "ns", lambda found: found)
+        assert cache.watching.synced.wait(PATIENCE_SECONDS)
+        server.will(answer(500))
+        with pytest.raises(Unavailable):
+            cache.refresh(not_within_seconds=3600, timeout_seconds=PATIENCE_SECONDS)
+        server.will(page(item("one", 6)))
+
+        def refreshed():
+            try:
+                return cache.refresh(not_within_seconds=3600, timeout_seconds=PATIENCE_SECONDS)
+            except Unavailable:
+                return False
+
+        eventually(refreshed)
+        assert cache.get("one")
+
+
+def test_while_a_watch_is_interrupted_what_is_kept_is_not_said_to_be_all(cached):
+    with scripted() as server:
+        server.will(page(), chunked())
+        cache = cached(server.api(), SECRETS, "ns", lambda found: found)
+        assert cache.watching.synced.wait(PATIENCE_SECONDS)
+        server.will(page())
+        assert cache.refresh(not_within_seconds=0, timeout_seconds=PATIENCE_SECONDS)
+        server.will(answer(500))
+        eventually(lambda: not cache.watching.healthy)
+        with pytest.raises(Unavailable, match="interrupted"):
+            cache.refresh(not_within_seconds=3600)
