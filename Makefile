@@ -54,8 +54,9 @@ node-up: .venv/.ok ## a node on which pods really run, with its API server (root
 node-down: .venv/.ok ## stop it, and remove all that it made
 	@$(V)/python -m tests.cluster node-down
 
-render: .venv/.ok ## render the committed pipelines into argo-templates/
+render: .venv/.ok ## render the committed pipelines into argo-templates/ and the chart
 	$(V)/bridgectl render bridge/local/default_pipelines -o argo-templates
+	$(V)/bridgectl render bridge/local/default_pipelines -o charts/bridge/files --image image-of-the-chart --namespace namespace-of-the-workflows
 	$(V)/bridgectl render examples/widgets/pipelines -o argo-templates
 
 lock: .venv/.ok ## resolve the locks again (UP=--upgrade takes newer versions)

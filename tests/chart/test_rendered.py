@@ -137,10 +137,7 @@ def test_the_charts_default_pipeline_equals_a_fresh_render(tmp_path):
     render(DEFAULT_PIPELINE, tmp_path, image="image-of-the-chart", namespace="namespace-of-the-workflows")
     assert [path.name for path in (CHART / "files").iterdir()] == ["default.yaml"]
     committed, fresh = ((folder / "default.yaml").read_text() for folder in (CHART / "files", tmp_path))
-    assert committed == fresh, (
-        "run `bridgectl render bridge/local/default_pipelines -o charts/bridge/files --image image-of-the-chart "
-        "--namespace namespace-of-the-workflows` and commit charts/bridge/files/"
-    )
+    assert committed == fresh, "run `make render` and commit charts/bridge/files/"
 
 
 def test_the_default_pipeline_is_the_only_one_and_has_the_charts_image_and_namespace():

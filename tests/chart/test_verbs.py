@@ -81,13 +81,6 @@ def test_a_verb_is_needed(grant, world, whole):
         assert stage.refused() == {wanted}
 
 
-def test_what_the_scenarios_do_with_all_their_verbs_is_what_the_chart_grants(whole):
-    for account in sorted({grant.account for grant in SHOWN}):
-        mine = {grant for grant in SHOWN if grant.account == account}
-        did = set().union(*(whole(account, scenario) for scenario in {SHOWN[grant] for grant in mine}))
-        assert did == {(grant.where, grant.resource, grant.verb) for grant in mine}, account
-
-
 def test_bridgectl_doctor_looks_for_what_the_chart_grants():
     places = {
         permissions.Place.RELEASE: "release",
