@@ -132,7 +132,10 @@ class Stepping:
             self._show_rest(known)
             return move
         if isinstance(move, Create):
-            return self._create(run, key, replace(event, type=move.event), move.number, options)
+            spec = self._spec(run, key, replace(event, type=move.event), move.number, options)
+            if isinstance(spec, Answer):
+                return spec
+            return self._create(spec) if self._is_still_so(run, epoch, known) else None
         if isinstance(move, GiveUp):
             self.say(f"giving up build {move.build.number}: {move.reason}")
             self.builds.give_up(move.build, reason=move.reason, ending=move.ending)
@@ -192,7 +195,8 @@ class Stepping:
         ran_before = max(0.0, self.clock.now() - build.started)
         return now - self._first_running.setdefault(build.id, now - ran_before)
 
-    def _create(self, run: Run, key: Key, event: Event, number: int, options: Options) -> Answer | None:
+    def _spec(self, run: Run, key: Key, event: Event, number: int, options: Options) -> BuildSpec | Answer:
+        """The build to make, or why it would not be the run's."""
         flags = self.flags
         revision = self._revision(event, key)
         if isinstance(revision, Answer):
@@ -200,7 +204,7 @@ class Stepping:
         epoch = self._epoch_of(key)
         if flags.payload is None:
             event = replace(event, payload=self.freshened(run, self.runs.payload(run.id)))
-        spec = BuildSpec(
+        return BuildSpec(
             id=names.build_id(run=run.id, epoch=epoch, step=key.step, number=number),
             run=run.id,
             pipeline=run.pipeline,
@@ -213,18 +217,33 @@ class Stepping:
             config=flags.config,
             log_level=step_flags.log_level(flags, options),
         )
+
+    def _is_still_so(self, run: Run, epoch: int, known: Known) -> bool:
+        """Whether record and builds are what the move was chosen by.
+
+        What was read did not all stand at one moment, and took a while: somebody who made a build meanwhile may be
+        seen in the highest number or in the record and not among the builds, and the next number would be a second
+        build beside it. The builds are read last: one that is made later has the same number, and one of the two
+        meets the other.
+        """
         if self.runs.read(run.id) != run:
-            return None  # all this took a while: look again whether a build is wanted
-        if spec.log_level != flags.log_level:
-            self.say(f"-l {flags.log_level}: built with {spec.log_level}, for else no handler looks like success")
+            return False
+        now = self.builds.find(run.id, epoch=epoch, step=known.step)
+        return {build.id for build in now} == {build.id for build in known.builds}
+
+    def _create(self, spec: BuildSpec) -> Answer | None:
+        if spec.log_level != self.flags.log_level:
+            self.say(
+                f"-l {self.flags.log_level}: built with {spec.log_level}, for else no handler looks like success"
+            )
         try:
             self.builds.create(spec)
         except Conflict:
             return None  # somebody else was faster; the next look attaches to it
-        self._followed[number] = self.clock.monotonic()
+        self._followed[spec.number] = self.clock.monotonic()
         self.say(f"Build: {spec.id}, Worker: brigade-worker-{spec.id}")
-        if flags.background:
-            return Answer(ExitCode.SUCCEEDED, f"build {number} ({spec.id}) goes on by itself")
+        if self.flags.background:
+            return Answer(ExitCode.SUCCEEDED, f"build {spec.number} ({spec.id}) goes on by itself")
         return None
 
     def _revision(self, event: Event, key: Key) -> Revision | Answer:

@@ -285,3 +285,36 @@ def test_two_steps_of_one_key_make_one_build():
     assert world.step().code == 0
     assert answers[0].code == 0
     assert len(world.builds.specs) == 1
+
+
+@pytest.mark.parametrize("mirrored", [False, True], ids=["", "mirrored"])
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("method", ["find", "highest", "create", "read", "payload"])
+def test_whenever_another_step_makes_the_build_there_is_one(method, when, nth, mirrored):
+    """What a step reads is not of one moment: a build in the highest number or in the record alone is no reason for
+    a second one beside it."""
+    world = World("run")
+    calls = []
+
+    def another():
+        calls.append(method)
+        if len(calls) != nth or world.builds.specs:
+            return
+        other = Stepping(world.runs, world.builds, world.clock, lambda _: None, lambda _: None)
+        world.clock.on_sleep.append(finish)
+        assert other.answer(KEY, ONE_TRY).code == 0
+
+    def finish():
+        (build,) = world.builds.builds
+        if mirrored:
+            state = StepState(highest=1)
+            world.runs.change("push-r1", lambda run: with_step(run, 1, "test", state))
+        if build.phase is BuildPhase.RUNNING:
+            world.builds.succeed(build.id)
+
+    port = world.runs if method in {"read", "payload"} else world.builds
+    port.meanwhile(method, when, another, times=1000)
+    world.clock.on_sleep.append(finish)
+    assert world.step().code == 0
+    assert len(world.builds.specs) == 1
