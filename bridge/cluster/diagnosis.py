@@ -10,15 +10,19 @@ from functools import cached_property
 from typing import Any
 
 from bridge.cluster.api import LEASES, SECRETS, WORKFLOW_TEMPLATES, WORKFLOWS, Api, Resource
+from bridge.cluster.runs import SecretRuns
 from bridge.core import checkups, permissions
-from bridge.core.checkups import ArgoController, Finding, ok, unknown, warning, wrong
+from bridge.core.checkups import ArgoController, Finding, named, ok, unknown, warning, wrong
 from bridge.core.kubernetes import Json, mapping, mappings, seconds, text
 from bridge.core.permissions import Account, Place, Right
+from bridge.core.runs import Phase
 from bridge.errors import Forbidden, NotFound
+from bridge.ports import RunFilter
 
 CONFIG_MAPS = Resource("configmaps", "ConfigMap")
 NAMESPACES = Resource("namespaces", "Namespace")
 SERVICE_ACCOUNTS = Resource("serviceaccounts", "ServiceAccount")
+QUOTAS = Resource("resourcequotas", "ResourceQuota")
 DEPLOYMENTS = Resource("deployments", "Deployment", "apps")
 CRDS = Resource("customresourcedefinitions", "CustomResourceDefinition", "apiextensions.k8s.io")
 TASK_RESULTS = Resource("workflowtaskresults", "WorkflowTaskResult", "argoproj.io", "v1alpha1")
@@ -287,10 +291,7 @@ class ClusterDiagnosis:
         if not late:
             return
         check, runs = "argo.workflows", self._places.runs
-        told = (
-            f"Workflows in {runs} without a phase, for over {checkups.UNATTENDED_SECONDS:.0f} s: "
-            f"{checkups.named(late)}"
-        )
+        told = f"Workflows in {runs} without a phase, for over {checkups.UNATTENDED_SECONDS:.0f} s: {named(late)}"
         if looked:
             yield warning(
                 check,
@@ -325,6 +326,38 @@ class ClusterDiagnosis:
             yield warning(check, f"{name}: it names no gateway, so steps get no GitHub token", remedy)
         else:
             yield ok(check, f"{name}: it names Brigade's namespace and the gateway")
+
+    def records(self) -> Iterator[Finding]:
+        """That every record can be read; how many there are, and how many are open."""
+        runs = SecretRuns(self._api, self._places.runs)
+        found = runs.list(RunFilter())
+        for name, reason in runs.damaged():
+            yield wrong(
+                "records.set-aside",
+                f"record {name[:100]} is left alone: {reason}",
+                f"kubectl --namespace {self._places.runs} get secret {name[:100]} -o jsonpath={{.metadata}}; one of a "
+                "newer bridge needs that bridge, a damaged one may be deleted and its delivery sent again",
+            )
+        still_open = sum(1 for run in found if run.phase is not Phase.CLOSED)
+        yield ok("records", f"{len(found)} records can be read, {still_open} of them open")
+
+    def quotas(self) -> Iterator[Finding]:
+        """That quotas leave room for pods: a step that gets none waits, and Argo does not end it."""
+        for namespace in dict.fromkeys((self._places.runs, self._places.brigade)):
+            full = [
+                f"{text(mapping(quota, 'metadata'), 'name')} ({used} of {hard} pods)"
+                for page in self._api.pages(QUOTAS, namespace)
+                for quota in page.items
+                for hard, used in checkups.full_quotas(quota)
+            ]
+            if full:
+                yield warning(
+                    "namespaces.quota",
+                    f"no more pods fit into namespace {namespace}: {named(full)}",
+                    "raise the ResourceQuota, or wait: runs go on when pods end, and end at their own deadline",
+                )
+            else:
+                yield ok("namespaces.quota", f"no ResourceQuota of namespace {namespace} is used up")
 
     def rights(self, account: Account) -> Iterator[Finding]:
         """Every right of one of our ServiceAccounts, by asking the API server what it may do."""

@@ -253,6 +253,18 @@ def unattended(
     return late, looked
 
 
+def full_quotas(quota: Json) -> list[tuple[int, int]]:
+    """The limits of a ResourceQuota on the number of pods that are used up, each as (limit, used)."""
+    hard, used = mapping(quota, "status", "hard"), mapping(quota, "status", "used")
+    counts = [(_whole(hard, name), _whole(used, name)) for name in ("pods", "count/pods") if name in hard]
+    return [(most, now) for most, now in counts if now >= most]
+
+
+def _whole(values: Json, key: str) -> int:
+    value = text(values, key)
+    return int(value) if value.isdecimal() and value.isascii() and len(value) < len("9999999999999") else 0
+
+
 def _argo_flags(container: Json) -> dict[str, str]:
     """Argo takes each flag from a variable as well; the flag wins."""
     prefix = "ARGO_"

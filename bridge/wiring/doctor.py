@@ -123,11 +123,13 @@ class _Doctor:
         )
         checks: list[_Check] = [
             ("namespaces", cluster.namespaces),
+            ("namespaces.quota", cluster.quotas),
             ("argo.crds", cluster.crds),
             ("argo", cluster.argo),
             *((f"rights.{one.name}", lambda one=one: cluster.rights(one)) for one in ACCOUNTS),
             ("steps.config", cluster.step_config),
             ("bridge", cluster.ours),
+            ("records", cluster.records),
             ("brigade.controller", brigade.controller),
             ("projects", brigade.projects),
             ("pipelines", brigade.pipelines),

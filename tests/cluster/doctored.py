@@ -189,6 +189,19 @@ class Healthy:
         spec = {"holderIdentity": "bridge-controller-1", "leaseDurationSeconds": 15, "renewTime": renewed}
         self.admin.create(path("leases", self.release), {"metadata": {"name": "bridge-controller"}, "spec": spec})
 
+    def quota(self, pods: int) -> str:
+        """A ResourceQuota, whose controller has counted."""
+        body = {"metadata": {"name": "full"}, "spec": {"hard": {"pods": str(pods)}}}
+        self.admin.create(path("resourcequotas", self.runs), body)
+        return path("resourcequotas", self.runs, "full")
+
+    def record(self, name: str, **annotations: str) -> str:
+        """A Secret that says it is a record."""
+        told = {f"bridge.brigade.sh/{key}": value for key, value in annotations.items()}
+        body = {"metadata": {"name": name, "annotations": told}, "type": "bridge.brigade.sh/run"}
+        self.admin.create(path("secrets", self.runs), body)
+        return path("secrets", self.runs, name)
+
     def renew(self) -> None:
         """The leader renews its Lease."""
         renewed = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -117,10 +117,12 @@ def test_a_cluster_in_which_all_is_well_is_called_well(doctor):
         "github.statuses",
         "namespaces.pod-security",
         "pipelines",
+        "namespaces.quota",
         "projects",
         "projects.pipelines",
         "projects.secret",
         "projects.sidecar",
+        "records",
         "steps.config",
         *(f"rights.{account.name}" for account in ACCOUNTS),
     } <= checks
@@ -157,6 +159,16 @@ BROKEN = {
         ),
         ("namespaces.pod-security", WRONG, "Brigade's workers and jobs are refused"),
         "enforce=baseline",
+    ),
+    "a quota that is used up": (
+        lambda world: there(world.admin, world.quota(0)),
+        ("namespaces.quota", WARNING, "no more pods fit into namespace", "full (0 of 0 pods)"),
+        "raise the ResourceQuota",
+    ),
+    "a record that cannot be read": (
+        lambda world: there(world.admin, world.record("damaged", schema="nonsense")),
+        ("records.set-aside", WRONG, "record damaged is left alone"),
+        "get secret damaged",
     ),
     "Workflows without Pod Security": (
         lambda world: patched(
@@ -377,6 +389,8 @@ ROUNDS = {
     "first": (
         "Pod Security that refuses Brigade's workers",
         "an Argo with known holes",
+        "a quota that is used up",
+        "a record that cannot be read",
         "steps that know nothing",
         "nobody who leads",
         "a gateway that is not ready",

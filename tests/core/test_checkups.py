@@ -160,3 +160,14 @@ def test_the_worst_finding_counts():
 def test_many_names_are_cut():
     assert checkups.named(["a", "b"]) == "a, b"
     assert checkups.named([str(one) for one in range(12)]).endswith("9 and 2 more")
+
+
+def test_a_quota_without_room_for_a_pod_is_full():
+    def quota(hard, used):
+        return {"status": {"hard": hard, "used": used}}
+
+    assert checkups.full_quotas(quota({"pods": "0"}, {"pods": "0"})) == [(0, 0)]
+    assert checkups.full_quotas(quota({"count/pods": "3"}, {"count/pods": "3"})) == [(3, 3)]
+    assert checkups.full_quotas(quota({"pods": "3"}, {"pods": "2"})) == []
+    assert checkups.full_quotas(quota({"requests.cpu": "1"}, {"requests.cpu": "1"})) == []
+    assert checkups.full_quotas({}) == []
