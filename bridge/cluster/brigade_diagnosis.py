@@ -110,7 +110,9 @@ class BrigadeDiagnosis:
         where = f"in namespace {self._places.brigade}"
         for name, reason in broken:
             yield wrong(
-                "projects.broken", f"project {name}: {reason}", "mend that Secret; until then its events get 401"
+                "projects.broken",
+                f"project {name}: {reason}",
+                "mend that Secret; until then its deliveries get 500",
             )
         if not usable and not broken:
             yield warning("projects", f"there are no projects {where}", "make one: brig project create")
