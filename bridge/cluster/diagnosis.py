@@ -336,7 +336,7 @@ class ClusterDiagnosis:
                 "records.set-aside",
                 f"record {name[:100]} is left alone: {reason}",
                 f"kubectl --namespace {self._places.runs} get secret {name[:100]} -o jsonpath={{.metadata}}; "
-                "one of a newer bridge needs that bridge, a damaged one may be deleted and its delivery sent again",
+                "one of a newer bridge needs that bridge, a damaged one may be deleted, its delivery sent again",
             )
         still_open = sum(1 for run in found if run.phase is not Phase.CLOSED)
         yield ok("records", f"{len(found)} records can be read, {still_open} of them open")
