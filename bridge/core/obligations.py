@@ -292,7 +292,7 @@ def _of_ended(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple
     report = final_report(run, attempt, verdict)
     posting = _posting(run, report, seen)
     # The status waits for nothing: neither for the exit event nor for whatever keeps that from being fired.
-    actions = (*_ending(attempt, verdict, seen, lingering=lingering), *posting, *firing)
+    actions = (*_ending(attempt, seen, lingering=lingering), *posting, *firing)
     if actions or lingering:
         return actions
     return (Close(),) if _settled(run, report, seen) else ()
@@ -314,11 +314,12 @@ def _left_over(seen: Seen, verdict: Verdict) -> tuple[GiveUp, ...]:
     )
 
 
-def _ending(attempt: Attempt, verdict: Verdict, seen: Seen, *, lingering: bool) -> tuple[Escalate, ...]:
-    """Rungs for a Workflow that outlives its verdict. A cancelled or late one gets no patience."""
-    if not lingering or attempt.ended is None:
+def _ending(attempt: Attempt, seen: Seen, *, lingering: bool) -> tuple[Escalate, ...]:
+    """Rungs for a Workflow that outlives its verdict: at once while its steps go on, as after a cancel; its exit
+    handler, which may be somebody else's, gets time to end."""
+    if not lingering or attempt.ended is None or seen.execution is None:
         return ()
-    patience = 0.0 if verdict is Verdict.CANCELLED or attempt.rung >= STOP else LINGER_SECONDS
+    patience = LINGER_SECONDS if seen.execution.root_ended else 0.0
     if attempt.rung < TERMINATE:
         return (Escalate(attempt.n, TERMINATE),) if seen.now >= attempt.ended + patience else ()
     if attempt.rung == TERMINATE and seen.now >= attempt.ended + patience + RUNG_SECONDS:

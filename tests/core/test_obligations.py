@@ -216,9 +216,18 @@ def test_a_cancelled_workflow_is_terminated_at_once_and_deleted_a_minute_later()
 
 def test_a_workflow_that_outlives_its_root_is_terminated_after_three_minutes():
     run = run_with(ended(Verdict.SUCCEEDED))
-    assert kinds(ob.owed(run, seen())) == ["Post"]
-    late = ob.owed(run, seen(now=NOW + 200))
+    behind_its_exit_pod = going(root=NodePhase.SUCCEEDED)
+    assert kinds(ob.owed(run, seen(execution=behind_its_exit_pod))) == ["Post"]
+    late = ob.owed(run, seen(execution=behind_its_exit_pod, now=NOW + 200))
     assert late[0] == ob.Escalate(1, ob.TERMINATE)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.CANCELLED, Verdict.TIMED_OUT], ids=["argo stop", "deadline"])
+def test_a_workflow_that_was_stopped_gets_time_for_its_exit_handler(verdict):
+    run = run_with(ended(verdict, on_failure="", rung=2))
+    behind_its_exit_pod = going(root=NodePhase.FAILED)
+    assert kinds(ob.owed(run, seen(execution=behind_its_exit_pod))) == ["Post"]
+    assert kinds(ob.owed(run, seen(execution=behind_its_exit_pod, now=NOW + 200))) == ["Escalate", "Post"]
 
 
 def test_a_build_that_ended_unwatched_is_settled_first():
