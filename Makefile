@@ -15,7 +15,12 @@ help: ## list the targets
 demo: .venv/.ok ## the main job on this machine: webhooks become runs that always end in a status
 	@$(V)/bridgectl demo
 
-test: .venv/.ok ## every test that a clone can run, but for those of the cluster's adapters
+test: .venv/.ok ## everything a clone can run; what the cluster's tests need is built once, 10 minutes
+	@$(V)/python -m tests.cluster build >/dev/null
+	$(PYTEST) -n $(WORKERS) -m "not node" tests
+	$(PYTEST) -m node tests/node
+
+test-local: .venv/.ok ## the tests of one machine alone, which need nothing built
 	$(PYTEST) -n $(WORKERS) -m "not cluster and not node" tests
 
 test-cluster: .venv/.ok ## the tests of the cluster's adapters, on a real API server (built once, 5 minutes)
@@ -84,5 +89,5 @@ clean: ## remove what was built and cached here
 	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@
 
-.PHONY: help demo bench test test-cluster test-node test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
+.PHONY: help demo bench test test-local test-cluster test-node test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
 .DEFAULT_GOAL := help
