@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     act_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="Bearer tokens that may also retry, rerun and cancel, separated by commas."
     )
+    event_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="Bearer tokens that may send CloudEvents 1.0 of any project, separated by commas."
+    )
     anonymous_read: bool = Field(False, description="Everybody who reaches the gateway may read.")
     jobs: Literal["container", "host"] = Field(
         "container", description="One machine: how a build's jobs run; `host` runs them without any isolation."
@@ -103,7 +106,7 @@ class Settings(BaseSettings):
     token: SecretStr = Field(SecretStr(""), description="Commands: the Bearer token to send.")
     secret: SecretStr = Field(SecretStr(""), description="Commands: signs what `bridgectl send` posts.")
 
-    @field_validator("read_tokens", "act_tokens", mode="before")
+    @field_validator("read_tokens", "act_tokens", "event_tokens", mode="before")
     @classmethod
     def _by_commas(cls, value: object) -> object:
         if isinstance(value, str):

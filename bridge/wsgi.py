@@ -39,6 +39,7 @@ def local_gateway(settings: Settings) -> Gateway:
         loopback_only=True,
         read_tokens=tuple(token.get_secret_value() for token in settings.read_tokens),
         act_tokens=tuple(token.get_secret_value() for token in settings.act_tokens),
+        event_tokens=tuple(token.get_secret_value() for token in settings.event_tokens),
         anonymous_read=settings.anonymous_read,
     )
 
@@ -71,6 +72,7 @@ def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
         loopback_only=False,
         read_tokens=tuple(token.get_secret_value() for token in settings.read_tokens),
         act_tokens=tuple(token.get_secret_value() for token in settings.act_tokens),
+        event_tokens=tuple(token.get_secret_value() for token in settings.event_tokens),
         anonymous_read=settings.anonymous_read,
     )
 

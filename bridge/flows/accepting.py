@@ -6,7 +6,7 @@ and a repeat meets the records that are there and creates those that are missing
 
 from dataclasses import dataclass
 
-from bridge.core.events import Event, Ignored
+from bridge.core.events import Event, Ignored, cloudevents
 from bridge.core.globs import matches_any
 from bridge.core.names import run_id
 from bridge.core.pipelines import OPTED_IN, Pipeline, why_not
@@ -108,7 +108,8 @@ def _created(run: Run, event: Event, runs: Runs) -> Created:
 def _may_have_wanted(pipeline: Pipeline, event: Event, project: Project) -> bool:
     """Also one that does not want this event may have wanted its key's other body, which named another branch."""
     named = any(trigger.event in event.names for trigger in pipeline.on)
-    return named and _is_for(pipeline, project.name, project)
+    # The other body of a CloudEvent may have had any type.
+    return (named or event.provider == cloudevents.PROVIDER) and _is_for(pipeline, project.name, project)
 
 
 def _check_key(event: Event, found: str, runs: Runs, asked: list[Pipeline]) -> None:

@@ -49,6 +49,12 @@ def require_actor(request: Request, gateway: Gateway) -> None:
         raise _unauthorized("acting needs a Bearer token that may act")
 
 
+def require_sender(request: Request, gateway: Gateway) -> None:
+    """Let through who may send events of any project. Raises Unauthorized (401), on one machine too."""
+    if not _bears(request, gateway.event_tokens):
+        raise _unauthorized("sending events needs a Bearer token that may send them")
+
+
 def _require_own_site(request: Request) -> None:
     # Browsers send these and no page can change them; other clients send neither.
     site = request.headers.get("Sec-Fetch-Site", "none")

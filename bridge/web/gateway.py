@@ -35,6 +35,8 @@ class Gateway:
     """Bearer tokens that may read."""
     act_tokens: tuple[str, ...] = field(default=(), repr=False)
     """Bearer tokens that may read and act."""
+    event_tokens: tuple[str, ...] = field(default=(), repr=False)
+    """Bearer tokens that may send CloudEvents, of any project."""
     anonymous_read: bool = False
     """Everybody who reaches the gateway may read."""
 

@@ -22,6 +22,7 @@ from bridge.core.projects import Project
 from bridge.core.signatures import same_secret, verifies
 from bridge.errors import BadProject, BadSignature, UnknownProject
 from bridge.flows.accepting import accept, is_for_somebody
+from bridge.web.access import require_sender
 from bridge.web.bodies import read_body
 from bridge.web.forwarding import forwarding
 from bridge.web.gateway import gateway
@@ -45,7 +46,12 @@ _ANSWERS = {
     502: "not_forwarded",
     503: "not_stored",
 }
-_ROUTES = {"hooks.from_github": "github", "hooks.simple": "simpleevents", "hooks.cloud": "cloudevents"}
+_ROUTES = {
+    "hooks.from_github": "github",
+    "hooks.simple": "simpleevents",
+    "hooks.cloud": "cloudevents",
+    "hooks.cloud_v1": "cloudevents_v1",
+}
 
 _log = structlog.get_logger("bridge.web")
 
@@ -93,6 +99,16 @@ def cloud(project_id: str, secret: str) -> ResponseReturnValue:
             return _forwarded(body, project.name if project else project_id)
         project = _verified(project, secret)
         return _answer(cloudevents.read_v02(project.name, body), project)
+
+
+@hooks.post("/events/cloudevents")
+def cloud_v1() -> ResponseReturnValue:
+    """A CloudEvent 1.0 of the project that it names, from whoever may send events. It is never passed on."""
+    body = read_body(request, limit_bytes=LONGEST_BODY_BYTES)
+    require_sender(request, gateway())
+    with gateway().patience():
+        event = cloudevents.read_v1(dict(request.headers), body)
+        return _answer(event, gateway().projects.read(event.project))
 
 
 def _from_github(body: bytes) -> ResponseReturnValue:

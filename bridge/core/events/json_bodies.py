@@ -51,14 +51,25 @@ def claimed_text(body: bytes, *path: str) -> str:
     return found
 
 
+def media_type_of(content_type: str | None) -> str:
+    """A Content-Type's media type in lower case, without parameters; empty if there is none."""
+    return (content_type or "").partition(";")[0].strip().lower()
+
+
 def must_be_json(content_type: str | None) -> None:
     """Raises UnreadableEvent unless a Content-Type is JSON, in UTF-8 if it says so."""
-    media_type, *parameters = (part.strip().lower() for part in (content_type or "").split(";"))
+    media_type = media_type_of(content_type)
     if media_type != "application/json":
         raise UnreadableEvent(
             f"reading the body: its content type is {(media_type or 'missing')[:60]!r}; "
             "set the webhook's content type to application/json"
         )
+    must_be_utf8(content_type)
+
+
+def must_be_utf8(content_type: str | None) -> None:
+    """Raises UnreadableEvent if a Content-Type names another charset than UTF-8."""
+    parameters = [part.strip().lower() for part in (content_type or "").split(";")[1:]]
     if any(part.startswith("charset=") and part[8:].strip('"') not in {"utf-8", "utf8"} for part in parameters):
         raise UnreadableEvent("reading the body: only UTF-8 is read; send JSON in UTF-8")
 
