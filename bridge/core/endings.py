@@ -37,10 +37,19 @@ def root_end(run: Run, attempt: Attempt, execution: Execution, builds: Sequence[
     if attempt.rung > 0 or "deadline" in execution.message.lower():
         return Verdict.TIMED_OUT, _too_long(attempt)
     if "strategy" in execution.message or "terminat" in execution.message.lower():
-        return Verdict.CANCELLED, f"the workflow was stopped: {execution.message}"
+        return Verdict.CANCELLED, _stopped(execution.message)
     if answered:
         return answered[0]
     return Verdict.ERROR, execution.message or "the workflow failed and no step says why"
+
+
+def _stopped(message: str) -> str:
+    """Argo's `Stopped with strategy 'Terminate'` in the words of those who asked for it."""
+    if message == "Stopped with strategy 'Terminate'":
+        return "the workflow was terminated"
+    if message == "Stopped with strategy 'Stop'":
+        return "the workflow was stopped"
+    return f"the workflow was stopped: {message}"
 
 
 def gone_end(run: Run, attempt: Attempt, execution: Execution | None, builds: Sequence[Build]) -> End:

@@ -432,4 +432,5 @@ def test_a_workflow_that_was_stopped_says_so_from_the_moment_its_root_has_ended(
     run, attempt = some_run(), Attempt(1, Kind.FIRST, 1, begun=0.0, steps=("build",))
     seen = [execution_of(found) for found in recorded.objects("argo", name)]
     ends = {root_end(run, attempt, execution, ()) for execution in seen if execution.root_ended}
-    assert {verdict for verdict, _ in ends} == {Verdict.CANCELLED}
+    reason = "the workflow was stopped" if name.startswith("stopped") else "the workflow was terminated"
+    assert ends == {(Verdict.CANCELLED, reason)}
