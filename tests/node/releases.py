@@ -6,7 +6,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +31,8 @@ COMMIT = "c" * 40
 PIPELINE = "default"
 READY_SECONDS = 240
 ANSWER_SECONDS = 10
+PAUSE_SECONDS = 0.3
+"""Between two deliveries: an upgrade takes a minute or more, and what is tested does not need hundreds of runs."""
 
 
 def chart_before(folder: Path) -> Path:
@@ -189,6 +191,15 @@ class Release:
         status = {"phase": phase, "nodes": nodes, **times}
         self.admin.patch(path("workflows", self.runs, workflow), {"status": status})
 
+    def wait_for_workflows(self, runs: Iterable[str]) -> None:
+        """Each of these runs has its Workflow, and no other Workflow is there."""
+        wanted = set(runs)
+        self.eventually(
+            lambda: set(self.workflows()) == wanted,
+            lambda: f"each of {len(wanted)} runs has its Workflow; without {wanted ^ set(self.workflows())}",
+            READY_SECONDS,
+        )
+
     def wait_until_closed(self, run: str, verdict: str) -> None:
         """The record says that the run has ended so."""
 
@@ -198,12 +209,13 @@ class Release:
         self.eventually(is_closed, f"{run} is closed")
         assert self.records()[run]["labels"].get(VERDICT_LABEL) == verdict
 
-    def eventually(self, holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
+    def eventually(self, holds: Callable[[], bool], what: str | Callable[[], str], seconds: float = 120) -> None:
         """Wait until it holds; else say what the pods say."""
         deadline = time.monotonic() + seconds
         while not holds():
             if time.monotonic() > deadline:
-                raise AssertionError(f"not within {seconds} s: {what}\n{self._said()}")
+                missing = what if isinstance(what, str) else what()
+                raise AssertionError(f"not within {seconds} s: {missing}\n{self._said()}")
             time.sleep(0.2)
 
     def _said(self) -> str:
@@ -256,7 +268,7 @@ class Deliveries:
         with self.release.control_plane.admin.client() as admin:
             release = Release(**{**self.release.__dict__, "admin": admin})
             try:
-                while not self._end.wait(0.05):
+                while not self._end.wait(PAUSE_SECONDS):
                     self.runs.append(release.deliver())
             except BaseException as failure:
                 self._failure = failure
