@@ -362,7 +362,9 @@ class ClusterDiagnosis:
     def rights(self, account: Account) -> Iterator[Finding]:
         """Every right of one of our ServiceAccounts, by asking the API server what it may do."""
         check, home = f"rights.{account.name}", self._places.of(account.home)
-        missing = [told for right in permissions.rights_of(account) for told in self._lacks(right)]
+        rights = permissions.rights_of(account)
+        missing = [told for right in rights if right not in permissions.FOR_TOKENS for told in self._lacks(right)]
+        left_out = [told for right in rights if right in permissions.FOR_TOKENS for told in self._lacks(right)]
         too_many = [
             f"{verb} {right} in {self._places.of(right.place)}"
             for right in permissions.rights_of(account, permissions.FORBIDDEN)
@@ -371,6 +373,12 @@ class ClusterDiagnosis:
         ]
         if missing:
             yield wrong(check, f"ServiceAccount {home}/{account.name} may not {'; '.join(missing)}", _HELM)
+        if left_out:
+            yield warning(
+                check,
+                f"ServiceAccount {home}/{account.name} may not {'; '.join(left_out)}: steps get no GitHub token",
+                f"{_HELM}, with rbac.tokenReview: true; without a GitHub App nothing is missing",
+            )
         if too_many:
             yield wrong(
                 check,
@@ -378,7 +386,7 @@ class ClusterDiagnosis:
                 "take the Role or ClusterRole away from it that allows this",
             )
         yield from self._exists(check, account, home)
-        if not missing and not too_many:
+        if not missing and not left_out and not too_many:
             yield ok(check, f"ServiceAccount {home}/{account.name} may do all that it needs")
 
     def _exists(self, check: str, account: Account, home: str) -> Iterator[Finding]:

@@ -81,13 +81,21 @@ RIGHTS = (
 )
 """All that is needed, and all that the chart grants."""
 
+
+def rights_of(account: Account, rights: tuple[Right, ...] = RIGHTS) -> tuple[Right, ...]:
+    """Those of one account."""
+    return tuple(right for right in rights if right.account == account)
+
+
+FOR_TOKENS = tuple(
+    right
+    for right in rights_of(GATEWAY)
+    if (right.place, right.resource) in {(Place.CLUSTER, "tokenreviews"), (Place.RUNS, "pods")}
+)
+"""By which the gateway knows a step that asks for its run's GitHub token; the chart can leave them out."""
+
 FORBIDDEN = (
     Right(NATIVE, Place.RUNS, "secrets", ("get", "list")),
     Right(NATIVE, Place.BRIGADE, "secrets", ("get", "list")),
 )
 """What code of other people must not be able to do."""
-
-
-def rights_of(account: Account, rights: tuple[Right, ...] = RIGHTS) -> tuple[Right, ...]:
-    """Those of one account."""
-    return tuple(right for right in rights if right.account == account)

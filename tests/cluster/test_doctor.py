@@ -10,7 +10,7 @@ import pytest
 from bridge.commands import run
 from bridge.core.checkups import Status
 from bridge.core.names import project_id
-from bridge.core.permissions import ACCOUNTS, CONTROLLER, NATIVE, RIGHTS, STEP, rights_of
+from bridge.core.permissions import ACCOUNTS, CONTROLLER, FOR_TOKENS, NATIVE, RIGHTS, STEP, rights_of
 from bridge.settings import load
 from bridge.wiring.doctor import examine
 from tests.cluster.accounts import token_of
@@ -461,8 +461,18 @@ def test_every_verb_that_an_account_lacks_is_named(account, world, doctor):
     with ExitStack() as broken:
         for right in rights:
             broken.enter_context(patched(world.admin, world.role_path(right), {"rules": []}))
-        every = [f"{', '.join(right.verbs)} {right}{f' {right.name}' if right.name else ''}" for right in rights]
+        every = [
+            f"{', '.join(right.verbs)} {right}{f' {right.name}' if right.name else ''}"
+            for right in rights
+            if right not in FOR_TOKENS
+        ]
         until(doctor, f"rights.{account.name}", WRONG, *every, remedy="docs/rbac.md")
+
+
+def test_a_chart_without_token_reviews_is_only_a_warning(world, doctor):
+    with _both(*(patched(world.admin, world.role_path(right), {"rules": []}) for right in FOR_TOKENS)):
+        words = ("create tokenreviews", f"get pods in {world.runs}", "steps get no GitHub token")
+        until(doctor, "rights.bridge-gateway", WARNING, *words, remedy="rbac.tokenReview")
 
 
 def test_one_verb_that_is_missing_is_named_alone(world, doctor):
