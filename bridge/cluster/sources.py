@@ -3,6 +3,7 @@
 from urllib.parse import urlsplit
 
 from bridge.cluster.git_refs import TIMEOUT_SECONDS, heads_of, https_url
+from bridge.core.checkouts import SIDECAR_IMAGE
 from bridge.core.events import Event
 from bridge.errors import Unavailable
 from bridge.ports import Projects
@@ -41,9 +42,8 @@ class GitSources:
                 "clone URL that answers over HTTP; set cloneURL"
             )
         own = urlsplit(url).hostname == urlsplit(https_url(project.clone_url)).hostname
-        return heads_of(
-            url,
-            event.revision.ref,
-            token=project.token if own else "",
-            timeout_seconds=self._timeout_seconds,
-        )
+        token = project.token if own else ""
+        try:
+            return heads_of(url, event.revision.ref, token=token, timeout_seconds=self._timeout_seconds)
+        except Unavailable as exc:
+            raise Unavailable(f"{exc}, or make {SIDECAR_IMAGE} its vcsSidecar, and nobody has to ask") from exc
