@@ -1,5 +1,6 @@
 """How an attempt ended: its verdict and the reason, from the root node and the builds, never from the phase."""
 
+import re
 from collections.abc import Iterable, Sequence
 
 from bridge.core import names
@@ -16,6 +17,9 @@ _VERDICT_OF_CODE = {
     ExitCode.NO_HANDLER: Verdict.FAILED,
     ExitCode.TIMED_OUT: Verdict.TIMED_OUT,
 }
+_SAID = re.compile(r"\(exit code \d+\): (.+)", re.DOTALL)
+"""In a node's message: what its container left in its termination log."""
+_LONGEST_REASON = 400
 _GRAVITY = (Verdict.FAILED, Verdict.TIMED_OUT, Verdict.ERROR)
 """Of several steps that did not succeed, the first of these is what the run says."""
 
@@ -101,6 +105,10 @@ def _node_end(attempt: Attempt, node: Node, builds: Sequence[Build]) -> End | No
     newest = next(
         (build for build in reversed(builds) if build.epoch == attempt.epoch and build.step == node.step), None
     )
+    said = _SAID.search(node.message)
+    if said is not None and (newest is None or newest.attempt != attempt.n):
+        # This attempt made no build: the step itself says why.
+        return verdict, f"step {node.step} {_word(verdict)}: {said[1][:_LONGEST_REASON].strip()}"
     told = newest.outcome.reason if newest is not None and newest.outcome is not None else node.message
     number = f" (build {newest.number})" if newest is not None else ""
     return verdict, f"step {node.step} {_word(verdict)}{number}: {told or node.message or 'no reason given'}"
