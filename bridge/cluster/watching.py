@@ -156,11 +156,11 @@ class Watching:
                 raise self._not_done(self._failed_with if self._failed >= vain else None)
 
     def _not_done(self, why: BridgeError | None) -> Unavailable:
-        said = str(why) if why else self._trouble.said or "it takes too long"
+        said = str(why) if why else self._trouble.said or "it takes too long; ask again"
         message = f"listing {self._resource} in {self._namespace or 'all namespaces'} anew was not done: {said}"
         if isinstance(why, Unavailable):
             return Unavailable(message, retry_after_seconds=why.retry_after_seconds, busy=why.busy)
-        return Unavailable(f"{message}; ask again")
+        return Unavailable(message)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
