@@ -36,16 +36,15 @@ def using(folder: Path, *, own_crds: bool = False, node: bool = False) -> Iterat
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with _locked(folder / "users.lock", fcntl.LOCK_SH):
-            chosen = [*(["--own-crds"] if own_crds else []), *(["--node"] if node else [])]
-            yield _running_or_started(folder, "--while-used", *chosen)
+            yield _running_or_started(folder, "--while-used", *_chosen(own_crds=own_crds, node=node))
     finally:
         _await_end_if_last(folder)
 
 
-def up(folder: Path, *, node: bool = False) -> ControlPlane:
-    """The control plane of this folder (`node`: with a node), started if it does not run; it runs on until `down`."""
+def up(folder: Path, *, own_crds: bool = False, node: bool = False) -> ControlPlane:
+    """The control plane of this folder, started if it does not run (with what: see `using`); it runs on until `down`."""
     folder.mkdir(parents=True, exist_ok=True)
-    return _running_or_started(folder, *(["--node"] if node else []))
+    return _running_or_started(folder, *_chosen(own_crds=own_crds, node=node))
 
 
 def down(folder: Path) -> bool:
@@ -99,6 +98,10 @@ def hold(folder: Path, *, while_used: bool, own_crds: bool, node: bool = False) 
                 (folder / "control-plane.json").unlink(missing_ok=True)
                 processes.stop()  # while nobody can begin to use it
         os._exit(0)  # the lock goes with the process, not before it
+
+
+def _chosen(*, own_crds: bool, node: bool) -> list[str]:
+    return [*(["--own-crds"] if own_crds else []), *(["--node"] if node else [])]
 
 
 def _running_or_started(folder: Path, *options: str) -> ControlPlane:

@@ -1,8 +1,9 @@
 """Pods that really run: made, waited for, read."""
 
+import json
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.cluster.accounts import PATIENCE_SECONDS
@@ -14,11 +15,20 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 START_SECONDS = 2 * PATIENCE_SECONDS
 
 
-def make_pod(admin: Client, namespace: str, image: Image, command: Sequence[str]) -> str:
+def make_pod(
+    admin: Client,
+    namespace: str,
+    image: Image,
+    command: Sequence[str],
+    *,
+    name: str = "",
+    labels: Mapping[str, str] | None = None,
+    container_name: str = "main",
+) -> str:
     """Name of a new pod that runs this once, with as few rights as can be."""
-    name = f"p-{uuid.uuid4().hex[:8]}"
+    name = name or f"p-{uuid.uuid4().hex[:8]}"
     container = {
-        "name": "main",
+        "name": container_name,
         "image": image.name,
         "imagePullPolicy": "Never",
         "command": list(command),
@@ -35,7 +45,39 @@ def make_pod(admin: Client, namespace: str, image: Image, command: Sequence[str]
         "terminationGracePeriodSeconds": 1,
         "containers": [container],
     }
-    admin.create(path("pods", namespace), {"metadata": {"name": name}, "spec": spec})
+    admin.create(path("pods", namespace), {"metadata": {"name": name, "labels": dict(labels or {})}, "spec": spec})
+    return name
+
+
+def make_pod_of_template(
+    admin: Client, namespace: str, workflow: Mapping[str, Any], template: Mapping[str, Any], step: str
+) -> str:
+    """Name of a new pod as Argo makes it for this step of a Workflow, but for Argo's own containers."""
+    metadata = workflow["metadata"]
+    given = {
+        f"workflow.parameters.{one['name']}": one.get("value", "")
+        for one in template["spec"]["arguments"]["parameters"]
+    }
+    given |= {
+        f"workflow.parameters.{one['name']}": one["value"] for one in workflow["spec"]["arguments"]["parameters"]
+    }
+    given |= {"workflow.name": metadata["name"], "workflow.uid": metadata["uid"]}
+    text = json.dumps(template["spec"])
+    for name, value in given.items():
+        text = text.replace(f"{{{{{name}}}}}", value)
+    spec = json.loads(text)
+    (wanted,) = [one for one in spec["templates"] if one["name"] == step]
+    name = f"{metadata['name']}-{step}-{uuid.uuid4().hex[:8]}"
+    labels = {**spec["podMetadata"]["labels"], **wanted["metadata"]["labels"]}
+    pod = {
+        "restartPolicy": "Never",
+        "dnsPolicy": "Default",
+        "serviceAccountName": spec["serviceAccountName"],
+        "securityContext": spec["securityContext"],
+        "volumes": spec["volumes"],
+        "containers": [{"name": "main", **wanted["container"]}],
+    }
+    admin.create(path("pods", namespace), {"metadata": {"name": name, "labels": labels}, "spec": pod})
     return name
 
 

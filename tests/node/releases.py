@@ -24,6 +24,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.node import socket_of
 from tests.cluster.packages import program
 from tests.node.images import Image
+from tests.node.pods import make_pod
 
 PROJECT = "acme/widgets"
 SHARED_SECRET = "the-secret-of-the-hook"
@@ -199,6 +200,23 @@ class Release:
             lambda: f"each of {len(wanted)} runs has its Workflow; without {wanted ^ set(self.workflows())}",
             READY_SECONDS,
         )
+
+    def play_brigade(self, script: str) -> None:
+        """What Brigade's controller would do: a pod for the one build that there is, which runs this script."""
+        builds: list[dict[str, Any]] = []
+
+        def is_made() -> bool:
+            found = self.admin.get(path("secrets", self.brigade), labelSelector="component=build")
+            builds[:] = found["items"]
+            return bool(builds)
+
+        self.eventually(is_made, "the step has made a build")
+        (build,) = builds
+        name, labels = build["metadata"]["name"], build["metadata"]["labels"]
+        command = ["sh", "-c", script]
+        place = {"name": name, "labels": labels, "container_name": "brigade-runner"}
+        make_pod(self.admin, self.brigade, self.image, command, **place)
+        self.admin.patch(path("secrets", self.brigade, name), {"metadata": {"labels": {"status": "accepted"}}})
 
     def wait_until_closed(self, run: str, verdict: str) -> None:
         """The record says that the run has ended so."""

@@ -6,8 +6,9 @@ No Argo runs here: that a Workflow comes out is what is looked at, and how it en
 import pytest
 
 from tests.cluster.auditing import audited
-from tests.node.pods import RESTRICTED
-from tests.node.releases import Deliveries, Release, chart_before
+from tests.cluster.client import path
+from tests.node.pods import RESTRICTED, logs, make_pod_of_template, wait_for_end
+from tests.node.releases import PIPELINE, Deliveries, Release, chart_before
 
 
 @pytest.fixture
@@ -42,11 +43,19 @@ def workflows_created(release):
     return [one.name for one in asked if one.code == 201]
 
 
-def test_an_event_goes_in_and_a_workflow_comes_out_and_its_end_closes_the_run(release):
+def test_an_event_becomes_a_workflow_whose_pods_make_a_build_follow_it_and_close_the_run(release, admin, image):
+    """As the accounts that the chart made for them. Argo and Brigade are played, the pods are real."""
     run = release.deliver()
-    release.wait_for_workflow(run)
-    release.play_argo(run, "Running")
+    workflow = release.wait_for_workflow(run)
+    template = admin.get(path("workflowtemplates", release.runs, PIPELINE))
+    step = make_pod_of_template(admin, release.runs, workflow, template, "event")
+    release.play_brigade("echo from the worker; echo and again")
+    assert wait_for_end(admin, release.runs, step)["exitCode"] == 0, logs(admin, release.runs, step)
+    said = logs(admin, release.runs, step)
+    assert "from the worker\nand again\n" in said
     release.play_argo(run, "Succeeded")
+    handler = make_pod_of_template(admin, release.runs, workflow, template, "exit")
+    assert wait_for_end(admin, release.runs, handler)["exitCode"] == 0, logs(admin, release.runs, handler)
     release.wait_until_closed(run, "succeeded")
 
 
