@@ -82,11 +82,9 @@ def simple(project_id: str, secret: str) -> ResponseReturnValue:
     # Without a key every POST is an event of its own.
     delivery = key or str(uuid.uuid4())
     with gateway().patience():
-        project = _project_of(lambda: gateway().projects.read_by_id(project_id))
-        if _is_others(project, project.name if project else ""):
-            return _forwarded(body, project.name if project else project_id)
-        project = _verified(project, secret)
-        return _answer(generic.read(project.name, body, delivery), project, keyed=bool(key))
+        return _generic(
+            project_id, secret, body, lambda project: generic.read(project, body, delivery), keyed=bool(key)
+        )
 
 
 @hooks.post("/cloudevents/v02/<project_id>/<secret>")
@@ -94,11 +92,7 @@ def cloud(project_id: str, secret: str) -> ResponseReturnValue:
     """A CloudEvent 0.2 as Brigade's generic gateway takes it; its source and id make a repeat recognisable."""
     body = read_body(request, limit_bytes=LONGEST_BODY_BYTES)
     with gateway().patience():
-        project = _project_of(lambda: gateway().projects.read_by_id(project_id))
-        if _is_others(project, project.name if project else ""):
-            return _forwarded(body, project.name if project else project_id)
-        project = _verified(project, secret)
-        return _answer(cloudevents.read_v02(project.name, body), project)
+        return _generic(project_id, secret, body, lambda project: cloudevents.read_v02(project, body))
 
 
 @hooks.post("/events/cloudevents")
@@ -134,6 +128,16 @@ def _from_github(body: bytes) -> ResponseReturnValue:
         allowed_authors=project.allowed_authors if project else (),
     )
     return _answer(event, project)
+
+
+def _generic(
+    project_id: str, secret: str, body: bytes, read: Callable[[str], Event | Ignored], *, keyed: bool = True
+) -> ResponseReturnValue:
+    found = _project_of(lambda: gateway().projects.read_by_id(project_id))
+    if _is_others(found, found.name if found else ""):
+        return _forwarded(body, found.name if found else project_id)
+    project = _verified(found, secret)
+    return _answer(read(project.name), project, keyed=keyed)
 
 
 def _project_of(read: Callable[[], Project]) -> Project | None:
