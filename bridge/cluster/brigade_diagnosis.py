@@ -10,6 +10,7 @@ from bridge.cluster.api import SECRETS, WORKFLOW_TEMPLATES, Api
 from bridge.cluster.diagnosis import DEPLOYMENTS, SERVICE_ACCOUNTS, Places
 from bridge.cluster.projects import SecretProjects
 from bridge.core import checkups
+from bridge.core.brigade import is_accepted
 from bridge.core.checkouts import SIDECAR_IMAGE, keeps_commit
 from bridge.core.checkups import Finding, named, ok, unknown, warning, wrong
 from bridge.core.globs import matches
@@ -37,16 +38,24 @@ class BrigadeDiagnosis:
     Args:
         api: the API server, as whoever looks.
         places: the namespaces.
+        now: the time.
         signed_otherwise: tells whether the gateway has a secret for projects without one; None: not known.
         falls_back: whether events of projects without a pipeline go to another gateway.
 
     """
 
     def __init__(
-        self, api: Api, places: Places, *, signed_otherwise: Callable[[], bool | None], falls_back: bool
+        self,
+        api: Api,
+        places: Places,
+        *,
+        now: Callable[[], float],
+        signed_otherwise: Callable[[], bool | None],
+        falls_back: bool,
     ) -> None:
         self._api = api
         self._places = places
+        self._now = now
         self._signed_otherwise = signed_otherwise
         self._falls_back = falls_back
 
@@ -55,6 +64,13 @@ class BrigadeDiagnosis:
         namespace = self._places.brigade
         deployments = [one for page in self._api.pages(DEPLOYMENTS, namespace) for one in page.items]
         found = [(one, container) for one in deployments if (container := checkups.container_of(one, PROGRAM))]
+        if not found and self._builds_taken[1]:
+            yield unknown(
+                "brigade.controller",
+                f"there is no Deployment of {PROGRAM} in namespace {namespace}, but somebody takes builds there",
+                "see that it is Brigade v1's controller, and that it is kept running",
+            )
+            return
         if not found:
             yield wrong(
                 "brigade.controller",
@@ -71,6 +87,31 @@ class BrigadeDiagnosis:
             yield from self._account(
                 _told(container, "worker-service-account") or WORKER_ACCOUNT, "of the workers"
             )
+
+    def builds(self) -> Iterator[Finding]:
+        """That somebody takes builds: what can be seen of Brigade's controller without seeing it."""
+        namespace = self._places.brigade
+        late, taken = self._builds_taken
+        if late:
+            yield wrong(
+                "brigade.builds",
+                f"builds in namespace {namespace} that nobody took for over {checkups.UNATTENDED_SECONDS:.0f} s: "
+                f"{named(late)}",
+                "start Brigade's controller; if it runs, its log says why: a project that is gone, for instance",
+            )
+        elif taken:
+            yield ok("brigade.builds", f"no build in namespace {namespace} waits to be taken")
+
+    @cached_property
+    def _builds_taken(self) -> tuple[list[str], bool]:
+        """The builds that wait for Brigade for too long, and whether any was taken."""
+        pages = self._api.pages(
+            SECRETS, self._places.brigade, labels="component=build,heritage=brigade", metadata_only=True
+        )
+        builds = [build for page in pages for build in page.items]
+        waiting = [build for build in builds if not is_accepted(build)]
+        late, _ = checkups.unattended(waiting, None, self._now())
+        return late, len(waiting) < len(builds)
 
     def _running(self, name: str, ready: int) -> Finding:
         namespace = self._places.brigade
@@ -137,7 +178,10 @@ class BrigadeDiagnosis:
             )
             return
         fetched = sum(1 for one in self.usable_projects if one.vcs_sidecar)
-        yield ok(check, f"each of the {fetched} projects that fetch a source fetches the run's commit")
+        told = (
+            f"the source of {fetched} projects is fetched by commit" if fetched else "no project fetches a source"
+        )
+        yield ok(check, told)
 
     def _signed(self) -> Iterator[Finding]:
         check = "projects.secret"

@@ -265,8 +265,7 @@ class ClusterDiagnosis:
             yield unknown(
                 check,
                 f"no Deployment of Argo's controller can be seen{f' ({hidden})' if hidden else ''}{seen}",
-                "run this with the verb list on deployments.apps and get on configmaps where Argo is installed "
-                f"(--argo-namespace NAME), and compare its version by hand; {_FLOORS}",
+                f"{_LOOK_FOR_ARGO if hidden else 'see how it runs'}, and compare its version by hand; {_FLOORS}",
             )
         else:
             where = f"namespace {self._places.argo}" if self._places.argo else "the cluster"
@@ -514,4 +513,8 @@ def _not_allowed(exc: Forbidden) -> str:
 
 
 _CRD_REMEDY = "install the CRDs of a safe Argo release (kubectl apply --server-side, manifests/base/crds)"
+_LOOK_FOR_ARGO = (
+    "run this with the verb list on deployments.apps and get on configmaps where Argo is installed "
+    "(--argo-namespace NAME)"
+)
 _FLOORS = "safe are 3.7.15, 4.0.10, 4.1.4 and later ones of these lines"

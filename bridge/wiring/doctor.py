@@ -118,6 +118,7 @@ class _Doctor:
         brigade = BrigadeDiagnosis(
             self.api,
             places,
+            now=self.now,
             signed_otherwise=lambda: _signs(settings) or cluster.gateway_signs(),
             falls_back=bool(settings.fallback_url),
         )
@@ -131,6 +132,7 @@ class _Doctor:
             ("bridge", cluster.ours),
             ("records", cluster.records),
             ("brigade.controller", brigade.controller),
+            ("brigade.builds", brigade.builds),
             ("projects", brigade.projects),
             ("pipelines", brigade.pipelines),
             ("bridge.url", lambda: _public_url(settings)),

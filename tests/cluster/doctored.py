@@ -150,6 +150,13 @@ class Healthy:
         self.admin.create(path("secrets", self.brigade), secret)
         return path("secrets", self.brigade, project_id(name))
 
+    def build(self, name: str, **labels: str) -> str:
+        """The Secret of a build of Brigade's."""
+        told = {"heritage": "brigade", "component": "build", "build": name, **labels}
+        body = {"metadata": {"name": f"brigade-worker-{name}", "labels": told}, "type": "brigade.sh/build"}
+        self.admin.create(path("secrets", self.brigade), body)
+        return path("secrets", self.brigade, f"brigade-worker-{name}")
+
     def pipeline(self, name: str, projects: str, on: str = "push") -> str:
         annotations = {"bridge.brigade.sh/projects": projects, "bridge.brigade.sh/on": on}
         main = {"name": "main", "dag": {"tasks": [{"name": "build", "template": "build"}]}}

@@ -514,6 +514,27 @@ def test_a_workflow_that_nobody_looks_at_is_found_once_it_waited_long(world, doc
     assert "start Argo's controller" in found.remedy
 
 
+def test_a_build_that_nobody_takes_is_found_once_it_waited_long(world, doctor):
+    with there(world.admin, world.build("forgotten")):
+        _, findings = doctor()
+        assert not [one for one in findings if one["check"] == "brigade.builds" and one["status"] != OK], (
+            "it is new"
+        )
+        later = examine(load(), argo_namespace=world.argo, now=lambda: time.time() + 600)
+    [found] = [one for one in later.findings if one.check == "brigade.builds"]
+    assert found.status is Status.WRONG
+    assert "brigade-worker-forgotten" in found.told
+    assert "start Brigade's controller" in found.remedy
+
+
+def test_a_brigade_that_is_no_deployment_but_takes_builds_is_not_called_away(world, doctor):
+    deployment = path("deployments", world.brigade, "brigade-ctrl")
+    with gone(world.admin, deployment, status=True), there(world.admin, world.build("taken", status="accepted")):
+        until(
+            doctor, "brigade.controller", UNKNOWN, "somebody takes builds there", remedy="Brigade v1's controller"
+        )
+
+
 def test_a_workflow_that_argo_passed_over_is_only_a_warning(world, doctor):
     with there(world.admin, world.workflow("passed-over")):
         # Times of creation are whole seconds.
