@@ -124,6 +124,7 @@ def build_of(secret: Json, pod: Json | None, *, overdue: bool = False) -> Build:
         started=worker.started,
         ended=worker.ended,
         exit_code=worker.exit_code,
+        without_source=worker.without_source,
         given_up=tombstone[0] if tombstone else "",
         given_up_as=tombstone[1] if tombstone else None,
         outcome=outcome_of(secret),
@@ -138,6 +139,8 @@ class Worker:
     started: float | None = None
     ended: float | None = None
     exit_code: int | None = None
+    without_source: bool = False
+    """What fetches the source failed, and the worker never began."""
 
 
 def worker_of(pod: Json, *, overdue: bool = False) -> Worker:
@@ -156,7 +159,7 @@ def worker_of(pod: Json, *, overdue: bool = False) -> Worker:
         return Worker(BuildPhase.SUCCEEDED, started, ended.at, 0)
     if ended.code is None or _was_disrupted(status) or _was_ended_by_deletion(pod, ended):
         return Worker(BuildPhase.GONE, started)
-    return Worker(BuildPhase.FAILED, started, ended.at, ended.code)
+    return Worker(BuildPhase.FAILED, started, ended.at, ended.code, without_source=ended.before_worker)
 
 
 def deletion_seconds(pod: Json) -> float | None:
@@ -174,6 +177,7 @@ def annotation(found: Json, key: str) -> str:
 class _End:
     code: int | None = None
     at: float | None = None
+    before_worker: bool = False
 
 
 def _without_pod(secret: Json) -> Worker:
@@ -189,7 +193,7 @@ def _terminated(status: Json) -> _End:
         state = _state(one)
         code = state.get("exitCode")
         if isinstance(code, int) and state.get("reason") != _STATUS_UNKNOWN:
-            return _End(code, seconds(state, "finishedAt"))
+            return _End(code, seconds(state, "finishedAt"), before_worker=one in before)
     return _End()
 
 

@@ -88,6 +88,8 @@ class Build:
     started: float | None = None
     ended: float | None = None
     exit_code: int | None = None
+    without_source: bool = False
+    """It failed before its worker began, in what fetches its source; the exit code is of that."""
     given_up: str = ""
     """Why it was given up (its tombstone), or empty. A tombstone's reason wins over what became of the worker."""
     given_up_as: Ending | None = None
@@ -131,7 +133,8 @@ def judged(build: Build, *, log: str | None, at: float) -> Outcome | None:
         return Outcome(build.given_up_as, build.given_up, at, tail)
     if build.phase is BuildPhase.FAILED:
         code = "an unknown code" if build.exit_code is None else f"code {build.exit_code}"
-        return Outcome(Ending.FAILED, f"the worker exited with {code}", ended, tail)
+        who = "its source could not be fetched: the sidecar" if build.without_source else "the worker"
+        return Outcome(Ending.FAILED, f"{who} exited with {code}", ended, tail)
     if build.phase is BuildPhase.GONE:
         return Outcome(Ending.LOST, "lost: its worker is gone and left no result", at, tail)
     if build.phase is not BuildPhase.SUCCEEDED:

@@ -201,7 +201,10 @@ def test_what_failed_before_the_worker_started_has_its_exit_code():
     waiting = {"name": "brigade-runner", "state": {"waiting": {"reason": "PodInitializing"}}}
     pod = a_pod("Failed", initContainerStatuses=[fetching], containerStatuses=[waiting])
     worker = worker_of(pod)
-    assert (worker.phase, worker.exit_code) == (BuildPhase.FAILED, 128)
+    assert (worker.phase, worker.exit_code, worker.without_source) == (BuildPhase.FAILED, 128, True)
+    outcome = judged(build_of(accepted(), pod), log="fatal: unable to access", at=0.0)
+    assert outcome is not None
+    assert outcome.reason == "its source could not be fetched: the sidecar exited with code 128"
 
 
 def test_a_tombstone_wins_over_what_became_of_the_worker():
