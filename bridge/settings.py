@@ -37,6 +37,15 @@ class Settings(BaseSettings):
     github_app_webhook_secret: SecretStr = Field(
         SecretStr(""), description="Signs the GitHub App's webhooks; empty: none does."
     )
+    webhook_url: str = Field(
+        "", description="Where GitHub's webhooks point to; else `BRIDGE_PUBLIC_URL` with `/events/github`, if set."
+    )
+    sweep_minutes: float = Field(
+        5,
+        ge=0,
+        le=720,
+        description="So often GitHub's logs are looked through for deliveries that never arrived; 0: never.",
+    )
     default_shared_secret: SecretStr = Field(
         SecretStr(""), description="Signs webhooks of projects that have no secret of their own; empty: none does."
     )
@@ -113,7 +122,7 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("github_api_url", "public_url", "url", "fallback_url")
+    @field_validator("github_api_url", "public_url", "url", "fallback_url", "webhook_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
         if value and not value.startswith(("http://", "https://")):
@@ -129,6 +138,11 @@ class Settings(BaseSettings):
     def projects(self) -> Path:
         """The absolute projects folder."""
         return self.projects_dir.resolve()
+
+    @property
+    def webhook(self) -> str:
+        """Where GitHub's webhooks point to; empty if nobody said."""
+        return self.webhook_url or (f"{self.public_url}/events/github" if self.public_url else "")
 
     @property
     def retention_seconds(self) -> float:

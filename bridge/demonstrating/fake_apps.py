@@ -131,25 +131,7 @@ class FakeApps:
             permissions=_least(found.permissions, installation.permissions),
         )
 
-    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Reply | None:
-        """What a request of an App is answered with; None if this is no path of Apps."""
-        on_repository, tokens = _INSTALLATION.fullmatch(path), _ACCESS_TOKENS.fullmatch(path)
-        if not on_repository and not tokens and not _APP.fullmatch(path):
-            return None
-        with self._lock:
-            self._requests += 1
-            if self._faults:
-                return self._faults.popleft()
-        app = self._app_of(authorization)
-        if isinstance(app, Reply):
-            return app
-        if tokens:
-            return self._made(app, int(tokens["id"]), body) if method == "POST" else not_found()
-        if method != "GET":
-            return not_found()
-        return self._on(app, on_repository["repository"]) if on_repository else Reply(200, {"id": app})
-
-    def _app_of(self, authorization: str) -> str | Reply:
+    def app_of(self, authorization: str) -> str | Reply:
         """Whose JWT this is, its signature really verified; else the refusal."""
         unreadable = message(401, "A JSON web token could not be decoded")
         scheme, _, token = authorization.partition(" ")
@@ -171,6 +153,24 @@ class FakeApps:
         except (jwt.PyJWTError, KeyError):
             return unreadable
         return self._out_of_time(claims) or issuer
+
+    def answer(self, method: str, path: str, authorization: str, body: bytes) -> Reply | None:
+        """What a request of an App is answered with; None if this is no path of Apps."""
+        on_repository, tokens = _INSTALLATION.fullmatch(path), _ACCESS_TOKENS.fullmatch(path)
+        if not on_repository and not tokens and not _APP.fullmatch(path):
+            return None
+        with self._lock:
+            self._requests += 1
+            if self._faults:
+                return self._faults.popleft()
+        app = self.app_of(authorization)
+        if isinstance(app, Reply):
+            return app
+        if tokens:
+            return self._made(app, int(tokens["id"]), body) if method == "POST" else not_found()
+        if method != "GET":
+            return not_found()
+        return self._on(app, on_repository["repository"]) if on_repository else Reply(200, {"id": app})
 
     def _out_of_time(self, claims: Mapping[str, Any]) -> Reply | None:
         now = self._now()

@@ -1,7 +1,7 @@
 """A GitHub that is none: real HTTP, real state, and faults on demand.
 
-It knows commit statuses, commits and refs, and Apps (fake_apps.py), and judges what is posted as GitHub does:
-facts/github.md, and for the words of its refusals what users quote in these threads:
+It knows commit statuses, commits and refs, Apps (fake_apps.py) and webhooks (fake_deliveries.py), and judges what
+is posted as GitHub does: facts/github.md, and for the words of its refusals what users quote in these threads:
 openshift/release#6179 (the 1,000 statuses),
 zalando/zappr#378 (140 characters), ouzi-dev/commit-status-updater#526 (characters of four bytes),
 projectbluefin/lab#690 (the link's scheme), runatlantis/atlantis#2506 (255 characters).
@@ -31,6 +31,7 @@ from typing import Any, BinaryIO, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from bridge.demonstrating.fake_apps import FakeApps, MintedToken
+from bridge.demonstrating.fake_deliveries import FakeHooks
 from bridge.demonstrating.fake_replies import Reply, message, not_found, time_of
 from bridge.errors import BadSettings
 
@@ -102,6 +103,12 @@ class FakeGitHub:
         """Its clock."""
         self.apps = FakeApps(now=now)
         """The Apps that it knows: none until one is added."""
+        self.hooks = FakeHooks(
+            now=now,
+            app_of=self.apps.app_of,
+            refusal=self._refusal_of_hooks,
+        )
+        """The webhooks that there are: none until one is added."""
         self._changed = threading.Condition()
         self._allowed: dict[str, frozenset[str]] = {token: frozenset() for token in tokens}
         self._faults: deque[_Fault] = deque()
@@ -139,6 +146,7 @@ class FakeGitHub:
             self._stopping = True
             self._changed.notify_all()
         self._open.close()
+        self.hooks.settle()
 
     def close(self) -> None:
         """`stop`, and let go of the journal."""
@@ -237,6 +245,9 @@ class FakeGitHub:
         of_app = self.apps.answer(method, path, authorization, body)
         if of_app is not None:
             return of_app
+        of_hooks = self.hooks.answer(method, path, parse_qs(address.query), authorization, self.url)
+        if of_hooks is not None:
+            return of_hooks
         if method == "POST":
             return self._answer_post(path, authorization, body)
         refusal = self._refusal(path, authorization, anonymous=True)
@@ -282,6 +293,12 @@ class FakeGitHub:
         if minted is not None:
             return self._refusal_of_app(minted, repository, writes=not anonymous)
         return not_found() if repositories and repository not in repositories else None
+
+    def _refusal_of_hooks(self, path: str, authorization: str) -> Reply | None:
+        if self.apps.find(authorization.partition(" ")[2].strip()) is not None:
+            return message(403, "Resource not accessible by integration")
+        # Nobody may see webhooks without a token, and one for another repository meets 404.
+        return self._refusal(path, authorization, anonymous=False)
 
     def _refusal_of_app(self, minted: MintedToken, repository: str, *, writes: bool) -> Reply | None:
         if repository not in minted.repositories:

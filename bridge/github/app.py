@@ -187,6 +187,16 @@ class App:
             if slot.token == refused:
                 slot.token = None
 
+    def ask(self, method: str, path: str, act: str, **sent: Any) -> Response:
+        """What GitHub answers the App itself, with its JWT, also when it refuses.
+
+        `sent` is what githubkit's request takes besides. Raises AppRefused without a usable key, AppUnavailable
+        without an answer.
+        """
+        return self._calls.within(
+            UnauthAuthStrategy(), lambda github: self._asked(github, method, path, act, **sent)
+        )
+
     def _slot(self, repository: str, access: Access) -> _Slot:
         with self._lock:
             return self._slots.setdefault((repository.lower(), access.name), _Slot())

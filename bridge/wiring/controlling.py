@@ -27,12 +27,14 @@ from bridge.web.logs import JsonFormatter
 from bridge.web.probes import Probes
 from bridge.wiring.cluster import ClusterPorts, cluster_api, ports_over
 from bridge.wiring.reporting import cluster_reports, installation_tokens
+from bridge.wiring.sweeping import sweeping
 
 WRITES = ("create", "patch", "delete")
 """The calls of an Api that have an effect."""
 LEASE_NAME = "bridge-controller"
 POLL_SECONDS = 1.0
 """How soon a run is noticed to be due again; what a watch tells is looked at at once."""
+SWEEP_STOP_SECONDS = 10.0
 STUCK_SECONDS = 120.0
 """A loop that was silent for so long is not alive."""
 
@@ -77,6 +79,9 @@ class Controller:
             resync_seconds=settings.resync_seconds,
             leads=self._may_act,
         )
+        self.sweeping = sweeping(
+            settings, ports.projects, ports.clock, leads=lambda: lease.held() and self._synced()
+        )
         self._watches = [self.strays.watching, *(self._of_builds(resource) for resource in (SECRETS, PODS))]
         self._looked_alive = ports.clock.monotonic()
         self._said: set[tuple[str, str]] = set()
@@ -92,14 +97,22 @@ class Controller:
         for watch in self._watches:
             watch.start()
         self.lease.start()
+        sweeps = threading.Thread(target=self._sweep, args=(stop,), name="sweeps", daemon=True)
+        sweeps.start()
         try:
             self.loop.run_forever(stop)
         finally:
             self.lease.stop()
+            # What it waits for has a timeout, and whatever it asked for may be asked for again.
+            sweeps.join(SWEEP_STOP_SECONDS)
             for watch in self._watches:
                 watch.stop()
             for cache in (self.index, ports.pipelines, ports.projects):
                 cache.stop()
+
+    def _sweep(self, stop: threading.Event) -> None:
+        if self.sweeping is not None:
+            self.sweeping.run_forever(stop)
 
     def alive(self) -> str:
         """Empty while the loop goes round."""
@@ -119,6 +132,7 @@ class Controller:
             "bridge_broken_records": float(len(self.index.broken())),
             "bridge_broken_pipelines": float(len(self.ports.pipelines.broken())),
             "bridge_broken_projects": float(len(self.ports.projects.broken())),
+            **(self.sweeping.values() if self.sweeping else {}),
         }
 
     def _of_builds(self, resource: Resource) -> Watching:

@@ -38,6 +38,7 @@ from bridge.settings import PREFIX, Settings
 from bridge.web.logs import JsonFormatter
 from bridge.wiring.local import child_environment, local_ports, reconciling
 from bridge.wiring.reporting import StatusesOrBoard, statuses
+from bridge.wiring.sweeping import sweeping
 
 DEFAULT_PIPELINES = Path(__file__).parents[1] / "local" / "default_pipelines"
 STOP_SECONDS = 15.0
@@ -206,6 +207,7 @@ class _Server:
                 ("engine", self._engine.run_forever),
                 ("controller", controller.run_forever),
                 ("emissions", self._emissions().run_forever),
+                *self._sweeps(),
             )
         ]
         for thread in threads:
@@ -223,6 +225,10 @@ class _Server:
         for reason in self._failed:
             _say(reason)
         return 1 if self._failed else 0
+
+    def _sweeps(self) -> list[tuple[str, Callable[[threading.Event], None]]]:
+        found = sweeping(self._settings, FolderProjects(self._settings.projects), self._flow.clock)
+        return [("sweeps", found.run_forever)] if found else []
 
     def _emissions(self) -> Emissions:
         flow = self._flow
