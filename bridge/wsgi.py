@@ -2,6 +2,8 @@
 
 from flask import Flask
 
+from bridge.cluster.patience import patience
+from bridge.cluster.readiness import Readiness
 from bridge.cluster.tokens import ClusterCallers
 from bridge.flows.freshening import NoApp
 from bridge.ports import InstallationTokens
@@ -13,7 +15,9 @@ from bridge.wiring.cluster import ClusterPorts, cluster_ports
 from bridge.wiring.local import local_ports
 
 ANSWER_SECONDS = 3.0
-"""The API server's patience in a gateway: GitHub waits 10 s for an answer, and some take several calls."""
+"""How long one call of a gateway to the API server may take."""
+DELIVERY_SECONDS = 6.0
+"""How long all calls for one delivery may take together: GitHub waits 10 s for an answer."""
 
 
 def local() -> Flask:
@@ -65,6 +69,11 @@ def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
         default_secret=settings.default_shared_secret.get_secret_value(),
         app_secret=settings.github_app_webhook_secret.get_secret_value(),
         app_id=_app_id(settings),
+        fallback_url=settings.fallback_url,
+        patience=lambda: patience(DELIVERY_SECONDS),
+        ready=Readiness(
+            ports.api, ports.namespace, [ports.projects.cache.watching, ports.pipelines.cache.watching]
+        ),
         callers=ClusterCallers(ports.api, ports.namespace),
         tokens=_installation_tokens(settings, ports),
         step_account=f"{ports.namespace}:{settings.step_service_account}",
