@@ -4,12 +4,19 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from bridge import settings as settings_of
 from bridge.cluster.api import Api, Unauthorized
-from bridge.cluster.brigade_diagnosis import BrigadeDiagnosis
-from bridge.cluster.diagnosis import ClusterDiagnosis, Places
+from bridge.cluster.diagnosis.argo import ArgoDiagnosis
+from bridge.cluster.diagnosis.brigade import BrigadeDiagnosis
+from bridge.cluster.diagnosis.kubernetes import KubernetesDiagnosis
+from bridge.cluster.diagnosis.ours import OwnDiagnosis
+from bridge.cluster.diagnosis.pipelines import PipelinesDiagnosis
+from bridge.cluster.diagnosis.places import Places
+from bridge.cluster.diagnosis.projects import ProjectsDiagnosis, ProjectSecrets
+from bridge.cluster.diagnosis.rights import RightsDiagnosis
 from bridge.core.checkups import Finding, Status, ok, unknown, warning, worst, wrong
 from bridge.core.permissions import ACCOUNTS
 from bridge.core.projects import Project
@@ -107,40 +114,44 @@ class _Doctor:
     away: bool = False
 
     def examination(self) -> Examination:
+        api, now = self.api, self.now
         before = self._places(self.settings)
-        first = ClusterDiagnosis(self.api, before, instance_id="", now=self.now)
-        self._look("kubernetes", first.server)
+        self._look("kubernetes", KubernetesDiagnosis(api, before).server)
         if not any(finding.status in {Status.OK, Status.WARNING} for finding in self.findings):
             return self._done()
-        settings = _completed(self.settings, first)
-        places = self._places(settings)
-        cluster = ClusterDiagnosis(self.api, places, instance_id=settings.argo_instance_id, now=self.now)
-        brigade = BrigadeDiagnosis(
-            self.api,
-            places,
-            now=self.now,
-            signed_otherwise=lambda: _signs(settings) or cluster.gateway_signs(),
-            falls_back=bool(settings.fallback_url),
-        )
-        checks: list[_Check] = [
-            ("namespaces", cluster.namespaces),
-            ("namespaces.quota", cluster.quotas),
-            ("argo.crds", cluster.crds),
-            ("argo", cluster.argo),
-            *((f"rights.{one.name}", lambda one=one: cluster.rights(one)) for one in ACCOUNTS),
-            ("steps.config", cluster.step_config),
-            ("bridge", cluster.ours),
-            ("records", cluster.records),
-            ("brigade.controller", brigade.controller),
-            ("brigade.builds", brigade.builds),
-            ("projects", brigade.projects),
-            ("pipelines", brigade.pipelines),
-            ("bridge.url", lambda: _public_url(settings)),
-            ("github", lambda: _github(settings, lambda: brigade.usable_projects, self.now)),
-        ]
-        for name, check in checks:
+        settings = _completed(self.settings, OwnDiagnosis(api, before, now=now))
+        for name, check in self._checks(settings, self._places(settings)):
             self._look(name, check)
         return self._done()
+
+    def _checks(self, settings: Settings, places: Places) -> Iterator[_Check]:
+        api, now = self.api, self.now
+        kubernetes = KubernetesDiagnosis(api, places)
+        argo = ArgoDiagnosis(api, places, instance_id=settings.argo_instance_id, now=now)
+        rights = RightsDiagnosis(api, places)
+        ours = OwnDiagnosis(api, places, now=now)
+        secrets = ProjectSecrets(api, places.brigade)
+        brigade = BrigadeDiagnosis(api, places, secrets, now=now)
+        projects = ProjectsDiagnosis(
+            places, secrets, signed_otherwise=lambda: _signs(settings) or ours.gateway_signs()
+        )
+        pipelines = PipelinesDiagnosis(api, places, secrets, falls_back=bool(settings.fallback_url))
+        yield "namespaces", kubernetes.namespaces
+        yield "namespaces.quota", kubernetes.quotas
+        yield "argo.crds", argo.crds
+        yield "argo", argo.controllers
+        for account in ACCOUNTS:
+            yield f"rights.{account.name}", partial(rights.of, account)
+        yield "steps.config", ours.step_config
+        yield "bridge", ours.deployments
+        yield "records", ours.records
+        yield "brigade.controller", brigade.controller
+        yield "brigade.builds", brigade.builds
+        yield "projects", projects.projects
+        yield "brigade.accounts", brigade.accounts
+        yield "pipelines", pipelines.pipelines
+        yield "bridge.url", partial(_public_url, settings)
+        yield "github", partial(_github, settings, lambda: secrets.usable, now)
 
     def _places(self, settings: Settings) -> Places:
         return Places(
@@ -179,9 +190,9 @@ class _Doctor:
         return Examination(tuple(self.findings), self.away)
 
 
-def _completed(settings: Settings, cluster: ClusterDiagnosis) -> Settings:
+def _completed(settings: Settings, ours: OwnDiagnosis) -> Settings:
     """The settings with what the release's ConfigMaps say and nobody else does."""
-    told = cluster.settings_of_release()
+    told = ours.settings_of_release()
     given = {name: getattr(settings, name) for name in settings.model_fields_set}
     added = {
         name: told[variable]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from bridge.cluster.api import LEASES
-from bridge.cluster.diagnosis import TASK_RESULTS
+from bridge.cluster.diagnosis.argo import TASK_RESULTS
 from bridge.cluster.tokens import TOKEN_AUDIENCE, ClusterCallers
 from bridge.core.builds import Ending
 from bridge.core.names import RUN_LABEL, project_id
