@@ -231,6 +231,9 @@ def _github(
 
 def _app(settings: Settings) -> tuple[App | None, Finding | None]:
     check, key = "github.app", settings.github_app_key_file
+    if not settings.github_app_id and key is not None:
+        remedy = "set BRIDGE_GITHUB_APP_ID (github.app.id of the chart), or leave the key out"
+        return None, wrong(check, "there is the key of a GitHub App, and not its id: nothing starts", remedy)
     if not settings.github_app_id:
         return None, ok(check, "no GitHub App is set: statuses are posted with the projects' own tokens")
     if key is None:

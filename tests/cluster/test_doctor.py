@@ -367,6 +367,11 @@ BROKEN = {
         ("github.app", WRONG, "App 7 has no key"),
         "github.app.existingSecret",
     ),
+    "a GitHub App's key without its id": (
+        lambda world: _config(world, BRIDGE_GITHUB_APP_KEY_FILE="/nowhere/key.pem"),
+        ("github.app", WRONG, "not its id"),
+        "BRIDGE_GITHUB_APP_ID",
+    ),
     "a GitHub App whose key is in the pods": (
         lambda world: _config(world, BRIDGE_GITHUB_APP_ID="7", BRIDGE_GITHUB_APP_KEY_FILE="/nowhere/key.pem"),
         ("github.app", UNKNOWN, "the key of GitHub App 7 is not here"),
@@ -430,7 +435,7 @@ ROUNDS = {
         "no pipeline",
         "a GitHub App whose key is in the pods",
     ),
-    "fifth": ("an Argo without a ready pod", "no project"),
+    "fifth": ("an Argo without a ready pod", "no project", "a GitHub App's key without its id"),
     "no Argo": ("no Argo",),
     "an Argo that is no Deployment": ("an Argo that is no Deployment",),
     "a namespace that is not there": ("a namespace that is not there",),
