@@ -285,8 +285,17 @@ class BrigadeBuilds:
         return None
 
     def _more(self, build: Build, cursor: LogCursor, offset: int) -> bytes:
-        """What is new behind `offset`. Of a log that does not grow any more, the end may not be missed."""
-        pod, container = brigade.worker_name(build.id), brigade.WORKER_CONTAINER
+        """What is new behind `offset`; of a worker that never began, what its sidecar said."""
+        try:
+            return self._more_of(build, brigade.WORKER_CONTAINER, cursor, offset)
+        except Refused:
+            if build.phase is not BuildPhase.FAILED or cursor.position:
+                raise
+            return self._more_of(build, brigade.SIDECAR_CONTAINER, cursor, offset)
+
+    def _more_of(self, build: Build, container: str, cursor: LogCursor, offset: int) -> bytes:
+        """Of a log that does not grow any more, the end may not be missed."""
+        pod = brigade.worker_name(build.id)
         ended = build.phase is not BuildPhase.RUNNING
         tries = READS if ended else 1
         while tries:

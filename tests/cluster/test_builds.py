@@ -137,6 +137,41 @@ def test_a_worker_is_seen_from_its_creation_to_its_end(builds, brigade):
     assert (ended.phase, ended.exit_code) == (BuildPhase.FAILED, 3)
 
 
+def test_a_source_that_could_not_be_fetched_is_told_by_its_sidecar(admin, builds, brigade):
+    created(builds)
+    name = name_of(ONE)
+    spec = {
+        "nodeName": brigade.kubelet.node,
+        "initContainers": [{"name": "vcs-sidecar", "image": "none"}],
+        "containers": [{"name": "brigade-runner", "image": "none"}],
+        "tolerations": [{"operator": "Exists"}],
+    }
+    labels = brigade.secret(ONE)["metadata"]["labels"]
+    admin.create(path("pods", brigade.namespace), {"metadata": {"name": name, "labels": labels}, "spec": spec})
+    now = "2026-01-01T00:00:00Z"
+    one = {"image": "none", "imageID": "", "ready": False, "restartCount": 0}
+    failed = {"terminated": {"exitCode": 1, "reason": "Error", "startedAt": now, "finishedAt": now}}
+    waiting = {"waiting": {"reason": "PodInitializing"}}
+    status = {
+        "phase": "Failed",
+        "startTime": now,
+        "initContainerStatuses": [{"name": "vcs-sidecar", "state": failed, **one}],
+        "containerStatuses": [{"name": "brigade-runner", "state": waiting, **one}],
+    }
+    admin.patch(path("pods", brigade.namespace, name, "status"), {"status": status})
+    brigade.accept(ONE)
+    brigade.log(ONE).next(*[Fault(status=400, message="waiting to start: PodInitializing")] * 20)
+    sidecar = brigade.kubelet.log(brigade.namespace, name, "vcs-sidecar")
+    sidecar.write("checkout: commit c0ffee is not there any more")
+    sidecar.end()
+    build = seen(builds, ONE)
+    assert (build.phase, build.exit_code) == (BuildPhase.FAILED, 1)
+    assert builds.log(build) == "checkout: commit c0ffee is not there any more\n"
+    text, offset = builds.follow(build, offset=0)
+    assert text == b"checkout: commit c0ffee is not there any more\n"
+    assert builds.follow(build, offset=offset) == (b"", offset)
+
+
 def test_a_worker_whose_pod_is_gone_is_lost(builds, brigade):
     running(builds, brigade)
     brigade.collect(ONE)
