@@ -16,7 +16,7 @@ demo: .venv/.ok ## the main job on this machine: webhooks become runs that alway
 	@$(V)/bridgectl demo
 
 test: .venv/.ok ## everything a clone can run; what the cluster's tests need is built once, 10 minutes
-	@$(V)/python -m tests.cluster build >/dev/null
+	@$(V)/python -m tests.cluster build --node >/dev/null
 	$(PYTEST) -n $(WORKERS) -m "not node" tests
 	$(PYTEST) -m node tests/node
 

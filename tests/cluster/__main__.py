@@ -7,7 +7,8 @@ from pathlib import Path
 from tests.cluster.building import PROGRAMS, CannotBuild, binaries, cache_folder, say
 from tests.cluster.control_plane import CannotStart
 from tests.cluster.holding import down, hold, running, up
-from tests.cluster.node import import_image, prepare, socket_of
+from tests.cluster.node import PROGRAMS as PROGRAMS_OF_NODE
+from tests.cluster.node import import_image, prepare, socket_of, why_not
 
 
 def main(arguments: list[str]) -> int:
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> int:
     importing.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE")
     building = acts.add_parser("build", help="build the binaries and print where they are")
     building.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PROGRAMS)}")
+    building.add_argument("--node", action="store_true", help="and those of a node, where there can be one")
     holding = acts.add_parser("hold", help="for the tests: start one in a folder")
     holding.add_argument("folder", type=Path)
     holding.add_argument("--while-used", action="store_true")
@@ -41,7 +43,9 @@ def _do(asked: argparse.Namespace) -> int:
     folder, of_node = cache_folder() / "cluster", cache_folder() / "node"
     match asked.act:
         case "build":
-            for file in binaries(*asked.names).values():
+            # All in one go: they share most of what is compiled.
+            of_all = PROGRAMS_OF_NODE if asked.node and why_not() is None else ()
+            for file in binaries(*(asked.names or of_all)).values():
                 print(file)
         case "up":
             binaries()  # here, where its progress is seen

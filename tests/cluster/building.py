@@ -96,7 +96,7 @@ class CannotBuild(Exception):
 def binaries(*names: str, environment: Mapping[str, str] = os.environ) -> dict[str, Path]:
     """Paths of the named programs (of the control plane, if none is named), built if they were not yet.
 
-    Where KUBEBUILDER_ASSETS is set, they come from that folder and nothing is built.
+    Where KUBEBUILDER_ASSETS is set, those of the control plane come from that folder and are not built.
     Safe to call from several processes at once: one builds, the others wait.
     Raises CannotBuild.
     """
@@ -104,17 +104,20 @@ def binaries(*names: str, environment: Mapping[str, str] = os.environ) -> dict[s
     if unknown := set(wanted) - set(PROGRAMS):
         raise CannotBuild(f"no such program: {', '.join(sorted(unknown))}; there are {', '.join(PROGRAMS)}")
     if assets := environment.get("KUBEBUILDER_ASSETS"):
-        return _from_assets(Path(assets), wanted)
+        found = _from_assets(Path(assets), wanted)
+        wanted = tuple(name for name in wanted if name not in found)
+    else:
+        found = {}
     folder = cache_folder(environment) / "kubernetes" / key()
     paths = {name: folder / name for name in wanted}
     if all(path.exists() for path in paths.values()):
-        return paths
+        return found | paths
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / "building.lock"):
         missing = [name for name, path in paths.items() if not path.exists()]
         if missing:
             _build(missing, folder, environment)
-    return paths
+    return found | paths
 
 
 def pause(environment: Mapping[str, str] = os.environ) -> Path:
@@ -186,6 +189,8 @@ def say(text: str) -> None:
 
 def _from_assets(folder: Path, wanted: tuple[str, ...]) -> dict[str, Path]:
     paths = {name: folder / name for name in wanted}
+    # Such folders hold what a control plane needs, and hardly ever a kubelet.
+    paths = {name: path for name, path in paths.items() if name in CONTROL_PLANE or path.exists()}
     missing = [name for name, path in paths.items() if not os.access(path, os.X_OK)]
     if missing:
         raise CannotBuild(

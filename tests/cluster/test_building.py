@@ -26,6 +26,13 @@ def test_what_kubebuilder_assets_lack_is_named_and_not_built(tmp_path):
         binaries(environment={"KUBEBUILDER_ASSETS": str(tmp_path)})
 
 
+def test_what_kubebuilder_assets_never_hold_is_built_beside_them(tmp_path):
+    given = {name: executable(tmp_path / "assets" / name) for name in CONTROL_PLANE}
+    kubelet = executable(tmp_path / "cache" / "kubernetes" / key() / "kubelet")
+    environment = {"KUBEBUILDER_ASSETS": str(tmp_path / "assets"), "BRIDGE_CACHE_DIR": str(tmp_path / "cache")}
+    assert binaries(*CONTROL_PLANE, "kubelet", environment=environment) == {**given, "kubelet": kubelet}
+
+
 def test_what_was_built_once_is_not_built_again(tmp_path):
     expected = {name: executable(tmp_path / "kubernetes" / key() / name) for name in CONTROL_PLANE}
     assert binaries(environment={"BRIDGE_CACHE_DIR": str(tmp_path), "PATH": ""}) == expected

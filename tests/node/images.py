@@ -3,6 +3,7 @@
 What was built is kept, named after the content of all that went into it. For root on Debian.
 """
 
+import fcntl
 import hashlib
 import os
 import subprocess
@@ -49,8 +50,16 @@ def project_image() -> Image:
     digest = _digest(*sorted(_sources(ROOT)))
     name = f"localhost/brigade-argo-bridge:{digest}"
     archive = cache_folder() / "images" / f"bridge-{digest}.tar"
-    if archive.exists():
-        return Image(name, archive)
+    if not archive.exists():
+        archive.parent.mkdir(parents=True, exist_ok=True)
+        with (archive.parent / "building.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not archive.exists():
+                _build(name, archive)
+    return Image(name, archive)
+
+
+def _build(name: str, archive: Path) -> None:
     need("buildah", "mmdebstrap")
     base = _base_root()
     say(f"building the image {name}, about 1 minute")
@@ -66,7 +75,6 @@ def project_image() -> Image:
         _forget_older(archive)
         fresh.replace(archive)
     say(f"built it in {time.monotonic() - started:.0f} s, {archive.stat().st_size // 1_000_000} MB")
-    return Image(name, archive)
 
 
 class _Store:
@@ -113,7 +121,6 @@ def _base_root() -> Path:
     root = cache_folder() / "images" / f"{SUITE}-{recipe}.tar"
     if root.exists():
         return root
-    root.parent.mkdir(parents=True, exist_ok=True)
     say("making the base of the image from Debian packages, once, about 40 seconds")
     started = time.monotonic()
     with tempfile.TemporaryDirectory(dir=root.parent, prefix="base-") as scratch:
