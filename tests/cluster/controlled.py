@@ -78,6 +78,7 @@ class Realm:
         """As the admin: what a gateway and people do."""
         self.reports = FakeReports()
         self._accounts: set[str] = set()
+        self._accounts_lock = threading.Lock()
         admin.create(path("secrets", self.brigade_namespace), _project())
 
     def __enter__(self) -> Self:
@@ -121,12 +122,13 @@ class Realm:
     def access(self, account: Account = CONTROLLER) -> Access:
         """Whoever holds a fresh token of this account, which may do what the chart lets it."""
         home = self.places[account.home]
-        if account.name not in self._accounts:
-            create_account(self.admin, home, account.name)
-            for right in rights_of(account):
-                if right.place is not Place.CLUSTER:
-                    grant(self.admin, self.places[right.place], home, account.name, [_rule(right)])
-            self._accounts.add(account.name)
+        with self._accounts_lock:
+            if account.name not in self._accounts:
+                create_account(self.admin, home, account.name)
+                for right in rights_of(account):
+                    if right.place is not Place.CLUSTER:
+                        grant(self.admin, self.places[right.place], home, account.name, [_rule(right)])
+                self._accounts.add(account.name)
         return self.control_plane.access(token_of(self.admin, home, account.name), home)
 
     def settings(self, **more: Any) -> Settings:

@@ -362,11 +362,11 @@ def test_argo_resubmit_is_ended_and_sets_no_verdict(realm, brigade):
     assert states(realm, run) == ["pending", "failure"]
 
 
-def _resubmitted(realm, run, **spec):
+def _resubmitted(realm, run, name="", **spec):
     """As `argo resubmit` does: labels, owner and arguments are copied, the name is another one."""
     found = realm.workflow(run)
     metadata = found["metadata"]
-    name = f"{run}-x{len(realm.workflows())}"
+    name = name or f"{run}-x{len(realm.workflows())}"
     labels = {key: text for key, text in metadata["labels"].items() if not key.startswith(ARGO)}
     body = {
         "apiVersion": found["apiVersion"],

@@ -2,7 +2,7 @@
 
 A place is a line of a process's code, and for a delivery that two pipelines want, which of its records is stored.
 That it happens once, over all processes and restarts, is the doing of files in CRASH_DIR. Without CRASH_AT nobody
-dies, and the calls are only written down.
+dies, and the calls are only written down. With `everywhere` somebody dies at each place, before each call and after it.
 """
 
 import inspect
@@ -21,6 +21,7 @@ from bridge.ports import writing_methods
 
 AT = "CRASH_AT"
 """`Runs.create:before`; empty or not there: nobody dies."""
+EVERYWHERE = "everywhere"
 FOLDER = "CRASH_DIR"
 WHENS = ("before", "after")
 _DIED = "died "
@@ -47,9 +48,9 @@ class Call:
     run: str
 
 
-def dying(port, name: str, *, role: str):
-    """`port`, known as `name` in bridge.ports, in a process of this role."""
-    return _Dying(port, name, writing_methods(protocols()[name]), role)
+def dying(port, name: str, *, role: str, kind: type | None = None):
+    """`port`, known as `name` in bridge.ports, in a process of this role; `kind`: its Protocol, if it is elsewhere."""
+    return _Dying(port, name, writing_methods(kind or protocols()[name]), role)
 
 
 def calls(folder: Path) -> list[Call]:
@@ -59,7 +60,7 @@ def calls(folder: Path) -> list[Call]:
 
 
 def deaths(folder: Path) -> set[str]:
-    """The places at which a process died so far."""
+    """The places at which a process died so far; of `everywhere` each with its method and when before it."""
     return {path.name.removeprefix(_DIED) for path in folder.glob(f"{_DIED}*")}
 
 
@@ -107,7 +108,7 @@ class _Dying:
 def _run_of(what) -> str:
     if isinstance(what, str):
         return what
-    return what.id if isinstance(what, Run) else what.run
+    return what.id if isinstance(what, Run) else getattr(what, "run", "")
 
 
 def _write_down(call: Call) -> None:
@@ -120,10 +121,13 @@ def _write_down(call: Call) -> None:
 
 
 def _die_if_told(call: Call, when: str) -> None:
-    if os.environ.get(AT) != f"{call.method}:{when}":
+    point = f"{call.method}:{when}"
+    told = os.environ.get(AT)
+    if told not in {point, EVERYWHERE}:
         return
+    place = call.place if told == point else f"{point} {call.place}"
     try:
-        Path(os.environ[FOLDER], f"{_DIED}{call.place}").touch(exist_ok=False)
+        Path(os.environ[FOLDER], f"{_DIED}{place}").touch(exist_ok=False)
     except FileExistsError:
         return
     os.kill(os.getpid(), signal.SIGKILL)
