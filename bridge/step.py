@@ -25,7 +25,7 @@ from bridge.clocks import SystemClock
 from bridge.core.builds import LOG_LEVEL
 from bridge.core.durations import seconds_of
 from bridge.core.events import Event
-from bridge.core.names import PROJECT_ID_PREFIX, RESERVED_EVENTS
+from bridge.core.names import RESERVED_EVENTS, is_project_id
 from bridge.core.pipelines import Checkout
 from bridge.core.runs import Attempt, Kind, Phase, Run, State
 from bridge.core.step_flags import LOG_LEVELS, BuildFlags
@@ -163,7 +163,7 @@ def _flags(chosen: argparse.Namespace, place: Place) -> BuildFlags:
     inline = chosen.inline_payload
     payload = _read(chosen.payload, "the payload") if inline is None else inline.encode("utf-8", "surrogateescape")
     project = chosen.project
-    if project.startswith(PROJECT_ID_PREFIX):
+    if is_project_id(project):
         project = place.projects().read_by_id(project).name
     return BuildFlags(
         project=project,

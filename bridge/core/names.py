@@ -21,16 +21,18 @@ _CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 _BUILD_ID_LENGTH = 26
 _RUN_HASH_LENGTH = 20
 _PIPELINE_PART = 30
+_PROJECT_ID = re.compile(r"brigade-[0-9a-f]{54}")
 _OUTSIDE_DNS = re.compile(r"[^a-z0-9-]+")
-
-
-PROJECT_ID_PREFIX = "brigade-"
-"""What begins so is taken for an id, by `brig` as well."""
 
 
 def project_id(project: str) -> str:
     """Brigade's id of a project (facts/brigade.md, 1): its Secret's name and the id in its routes."""
-    return f"{PROJECT_ID_PREFIX}{hashlib.sha256(project.encode()).hexdigest()[:54]}"
+    return f"brigade-{hashlib.sha256(project.encode()).hexdigest()[:54]}"
+
+
+def is_project_id(text: str) -> bool:
+    """Whether this is made by `project_id`; a name may begin like one."""
+    return _PROJECT_ID.fullmatch(text) is not None
 
 
 def run_id(*, project: str, provider: str, pipeline: str, delivery: str) -> str:

@@ -53,3 +53,9 @@ def test_an_exit_step_is_told_from_every_other():
 
 def test_brigade_names_become_argo_names():
     assert names.mapped("pull_request:opened") == "pull-request-opened"
+
+
+def test_a_projects_id_is_told_from_a_name_that_begins_like_one():
+    assert names.is_project_id(names.project_id("acme/widgets"))
+    for name in ("brigade-community/widgets", "acme/widgets", "brigade-", f"{names.project_id('a/b')}-bridge"):
+        assert not names.is_project_id(name)
