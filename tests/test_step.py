@@ -13,6 +13,7 @@ from bridge.core.runs import Attempt, Kind, Phase, State
 from bridge.errors import BadSettings
 from bridge.local.database import FILE_NAME
 from bridge.local.runs import SqliteRuns
+from bridge.step import _Colorless
 from bridge.wiring.steps import place_of
 from tests.fakes import some_run
 
@@ -153,3 +154,37 @@ def test_sigterm_leaves_the_build_alone(world):
         assert process.wait(60) == 75
     again = step(world, "-e", "slow", "--tries", "1")
     assert (again.returncode, "Build: " in again.stdout) == (0, False), again.stderr
+
+
+def test_on_one_machine_brigs_cluster_flags_say_nothing_and_files_are_refused(world, tmp_path):
+    flags = ["-n", "brigade", "--kube-context", "x", "--no-progress", "-v", "--checkout", "commit"]
+    ended = step(world, *flags, "-e", "good", "--tries", "1")
+    assert ended.returncode == 0, ended.stderr
+    (tmp_path / "script.js").write_text("//")
+    refused = step(world, "-e", "good", "-f", str(tmp_path / "script.js"))
+    assert refused.returncode == 1
+    assert "-f and --config are for clusters" in refused.stderr
+
+
+def test_brigs_own_flags_may_stand_before_its_subcommand(world):
+    for words in (["-n", "x", "run"], ["--namespace=x", "-v", "exec"], ["run"]):
+        assert step(world, *words, "-e", "good", "--tries", "1").returncode == 0
+    assert step(world, "-e", "run", "--tries", "1", BRIDGE_STEP="t").returncode == 3
+
+
+def test_a_log_loses_its_colors_only_if_that_is_asked_for(world):
+    (world / "projects" / "widgets" / "brigade.js").write_text(
+        r'require("brigadier").events.on("red", () => console.log("\x1b[31mred\x1b[0m"));'
+    )
+    assert "\x1b[31mred" in step(world, "-e", "red", "--tries", "1").stdout
+    plain = step(world, "-e", "red", "--tries", "1", "--no-color", BRIDGE_STEP="t")
+    assert "\x1b" not in plain.stdout
+    assert "red" in plain.stdout
+
+
+def test_a_color_in_two_pieces_is_taken_out_too():
+    shown = []
+    show = _Colorless(shown.append)
+    for piece in (b"a\x1b", b"[3", b"1mb\x1b[0", b"mc\n\x1b[K"):
+        show(piece)
+    assert b"".join(shown) == b"abc\n\x1b[K"
