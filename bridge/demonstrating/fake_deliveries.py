@@ -22,12 +22,16 @@ from bridge.sending import send, signed_headers
 NO_ANSWER = (0, "failed to connect to host")
 """Status code and status of an attempt that nobody answered."""
 
+LOST_ANSWER = Reply(0, None)
+"""In place of an answer: the connection is closed."""
+
 _BASE = r"(?:/api/v3)?(?P<base>/app/hook|/repos/(?P<repository>[^/]+/[^/]+)/hooks/(?P<hook>[0-9]+))"
 _HOOKS = re.compile(r"(?:/api/v3)?/repos/(?P<repository>[^/]+/[^/]+)/hooks")
 _CONFIG = re.compile(r"(?:/api/v3)?/app/hook/config")
 _LOG = re.compile(_BASE + r"/deliveries")
 _ONE = re.compile(_BASE + r"/deliveries/(?P<id>[0-9]+)")
 _ATTEMPTS = re.compile(_BASE + r"/deliveries/(?P<id>[0-9]+)/attempts")
+_PATHS = (_HOOKS, _CONFIG, _LOG, _ONE, _ATTEMPTS)
 _CURSOR = re.compile(r"v1_([0-9]+)")
 _MOST_PER_PAGE = 100
 _DEFAULT_PER_PAGE = 30
@@ -87,7 +91,7 @@ class FakeHooks:
         self._hooks: dict[int, Hook] = {}
         self._log: list[SentDelivery] = []
         self._asked: deque[tuple[str, str]] = deque(maxlen=10_000)
-        self._faults: deque[Reply] = deque()
+        self._faults: deque[tuple[str, Reply]] = deque()
         self._blind: set[str] = set()
         self._sending: list[threading.Thread] = []
         self.no_answer = NO_ANSWER
@@ -113,11 +117,21 @@ class FakeHooks:
         with self._lock:
             self._blind.add(token)
 
-    def fail_next(self, times: int, status: int, headers: Mapping[str, str] | None = None) -> None:
-        """Answer the next requests about webhooks with `status` and `headers`, doing nothing."""
+    def fail_next(
+        self, times: int, status: int, headers: Mapping[str, str] | None = None, *, method: str = ""
+    ) -> None:
+        """Answer the next requests about webhooks with `status` and `headers`, doing nothing.
+
+        Those of `method` alone, if it is given.
+        """
         fault = Reply(status, {"message": "A fault that was asked for"}, dict(headers or {}))
         with self._lock:
-            self._faults.extend([fault] * times)
+            self._faults.extend([(method, fault)] * times)
+
+    def lose_answers(self, times: int) -> None:
+        """Do what the next requests for another attempt ask for, and close the connection instead of answering."""
+        with self._lock:
+            self._faults.extend([("POST", LOST_ANSWER)] * times)
 
     @property
     def log(self) -> tuple[SentDelivery, ...]:
@@ -170,13 +184,27 @@ class FakeHooks:
         self, method: str, path: str, query: Mapping[str, list[str]], authorization: str, base_url: str
     ) -> Reply | None:
         """What a request about webhooks is answered with; None if this is no path of them."""
-        matches = [one.fullmatch(path) for one in (_HOOKS, _CONFIG, _LOG, _ONE, _ATTEMPTS)]
-        if not any(matches):
+        if not any(one.fullmatch(path) for one in _PATHS):
             return None
+        fault = self._next_fault(method, path)
+        if fault is None or fault is LOST_ANSWER:
+            reply = self._replied(method, path, query, authorization, base_url)
+            return fault or reply
+        return fault
+
+    def _next_fault(self, method: str, path: str) -> Reply | None:
         with self._lock:
             self._asked.append((method, path))
-            if self._faults:
-                return self._faults.popleft()
+            due = next((one for one in self._faults if one[0] in {"", method}), None)
+            if due is None:
+                return None
+            self._faults.remove(due)
+            return due[1]
+
+    def _replied(
+        self, method: str, path: str, query: Mapping[str, list[str]], authorization: str, base_url: str
+    ) -> Reply:
+        matches = [one.fullmatch(path) for one in _PATHS]
         hooks = self._of(path, authorization)
         if isinstance(hooks, Reply):
             return hooks

@@ -31,7 +31,7 @@ from typing import Any, BinaryIO, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from bridge.demonstrating.fake_apps import FakeApps, MintedToken
-from bridge.demonstrating.fake_deliveries import FakeHooks
+from bridge.demonstrating.fake_deliveries import LOST_ANSWER, FakeHooks
 from bridge.demonstrating.fake_replies import Reply, message, not_found, time_of
 from bridge.errors import BadSettings
 
@@ -109,6 +109,8 @@ class FakeGitHub:
             refusal=self._refusal_of_hooks,
         )
         """The webhooks that there are: none until one is added."""
+        self.limits: Mapping[str, str] = {}
+        """Headers of every answer, in place of those that say that nearly all of the rate limit is left."""
         self._changed = threading.Condition()
         self._allowed: dict[str, frozenset[str]] = {token: frozenset() for token in tokens}
         self._faults: deque[_Fault] = deque()
@@ -247,7 +249,7 @@ class FakeGitHub:
             return of_app
         of_hooks = self.hooks.answer(method, path, parse_qs(address.query), authorization, self.url)
         if of_hooks is not None:
-            return of_hooks
+            return None if of_hooks is LOST_ANSWER else of_hooks
         if method == "POST":
             return self._answer_post(path, authorization, body)
         refusal = self._refusal(path, authorization, anonymous=True)
@@ -495,6 +497,7 @@ class _Handler(BaseHTTPRequestHandler):
             "X-RateLimit-Limit": "5000",
             "X-RateLimit-Remaining": "4999",
             "X-RateLimit-Reset": str(int(time.time()) + 3600),
+            **self.server.fake.limits,
         }
         # Names of headers are compared without their case, so that a fault's replaces ours.
         asked = {name.lower() for name in reply.headers}

@@ -37,6 +37,15 @@ def configure_logging(level: str = "info", stream: TextIO | None = None) -> None
     )
 
 
+def log_as_json(level: str = "info") -> None:
+    """Let what logs by the standard library write such lines to standard error too, from `level` on."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    # GitHub's client has a line for each request, with its whole address.
+    logging.getLogger("httpx").setLevel(logging.DEBUG if level == "debug" else logging.WARNING)
+
+
 class _Lines:
     """Writes lines; a log that cannot be written (a full disk, a closed pipe) fails no request."""
 

@@ -23,7 +23,7 @@ from bridge.flows.freshening import Freshening
 from bridge.flows.reconciling import Reconciling
 from bridge.ports import Clock, Reports
 from bridge.settings import Settings
-from bridge.web.logs import JsonFormatter
+from bridge.web.logs import log_as_json
 from bridge.web.probes import Probes
 from bridge.wiring.cluster import ClusterPorts, cluster_api, ports_over
 from bridge.wiring.reporting import cluster_reports, installation_tokens
@@ -222,9 +222,7 @@ def controller_of(
 
 def control(settings: Settings, *, on_ready: Callable[[Probes], None] = lambda _probes: None) -> int:
     """Run a controller until SIGINT or SIGTERM; answers the exit code. Raises Misconfigured."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    log_as_json(settings.log_level)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())

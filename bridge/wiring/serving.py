@@ -7,7 +7,6 @@ them meet at the files of the state folder, so each may die at any moment and be
 import contextlib
 import fcntl
 import http.client
-import logging
 import os
 import signal
 import socket
@@ -35,7 +34,7 @@ from bridge.local.processes import dies_with_parent
 from bridge.local.projects import FolderProjects
 from bridge.rendering import render
 from bridge.settings import PREFIX, Settings
-from bridge.web.logs import JsonFormatter
+from bridge.web.logs import log_as_json
 from bridge.wiring.local import child_environment, local_ports, reconciling
 from bridge.wiring.reporting import StatusesOrBoard, statuses
 from bridge.wiring.sweeping import sweeping
@@ -102,7 +101,7 @@ def serve(settings: Settings, *, gateway: str = "bridge.wsgi:local()", flow_of: 
             f"{PREFIX}HOST: one machine listens on loopback only, where reading needs no identity; "
             "put a proxy that knows people before it"
         )
-    _log_as_json(settings.log_level)
+    log_as_json(settings.log_level)
     lock = _only_one(settings.state)
     for line in prepare(settings):
         _say(line)
@@ -135,13 +134,6 @@ def local_flow(settings: Settings, url: str) -> tuple[LocalEngine, Reconciling]:
         url=url,
     )
     return ports.engine, flow
-
-
-def _log_as_json(level: str) -> None:
-    """Let engine and controller log as the gateway does: lines that foreign text cannot look like."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 def _only_one(state: Path) -> int:
