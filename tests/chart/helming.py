@@ -169,6 +169,8 @@ def everything() -> dict[str, Any]:
         "fallbackUrl": "http://brigade-github-app.brigade.svc:7746",
         "github": {
             "apiUrl": "https://git.example.com/api/v3",
+            "webhookUrl": "https://hooks.example.com/events/github",
+            "sweepMinutes": 2.5,
             "app": {
                 "id": 12345678,
                 "privateKey": "-----BEGIN RSA PRIVATE KEY-----\nsecret-of-the-app\n-----END RSA PRIVATE KEY-----\n",
@@ -178,6 +180,7 @@ def everything() -> dict[str, Any]:
         "tokens": {
             "read": ["secret-token-to-read"],
             "act": ["secret-token-to-act-1", "secret-token-to-act-2"],
+            "events": ["secret-token-to-send-events"],
             "defaultSharedSecret": "secret-of-all-projects",
         },
         "anonymousRead": True,

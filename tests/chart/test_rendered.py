@@ -171,6 +171,7 @@ def test_what_the_configuration_says_can_be_read_as_settings():
     assert settings.lease_namespace == HOME
     assert (settings.retention_days, settings.retention_runs) == (14.5, 1000000)
     assert settings.argo_instance_id == "team-a"
+    assert (settings.sweep_minutes, settings.webhook) == (2.5, "https://hooks.example.com/events/github")
 
 
 def test_steps_are_told_where_brigade_and_the_gateway_are():
@@ -207,6 +208,7 @@ def test_secrets_of_the_values_have_their_own_secret_and_named_ones_are_only_ref
     assert set(_decoded(rendered(everything()))) == {
         "bridge-tokens/read-tokens",
         "bridge-tokens/act-tokens",
+        "bridge-tokens/event-tokens",
         "bridge-tokens/default-shared-secret",
         "bridge-github-app/private-key",
         "bridge-github-app/webhook-secret",

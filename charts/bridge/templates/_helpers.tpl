@@ -111,6 +111,10 @@ BRIDGE_CONTROLLER_HOST: 0.0.0.0
 BRIDGE_CONTROLLER_PORT: "8081"
 BRIDGE_RETENTION_DAYS: {{ .Values.retention.days | quote }}
 BRIDGE_RETENTION_RUNS: {{ .Values.retention.runs | int64 | quote }}
+BRIDGE_SWEEP_MINUTES: {{ .Values.github.sweepMinutes | quote }}
+{{- with .Values.github.webhookUrl }}
+BRIDGE_WEBHOOK_URL: {{ . | quote }}
+{{- end }}
 {{- with .Values.workflows.argoInstanceID }}
 BRIDGE_ARGO_INSTANCE_ID: {{ . | quote }}
 {{- end }}
