@@ -16,7 +16,7 @@ from bridge.errors import BridgeError, EngineError, StatusNotPosted
 from bridge.flows.freshening import Freshening
 from bridge.flows.reconciling import Reconciling
 from bridge.settings import Settings
-from bridge.wiring.steps import in_cluster, which_of
+from bridge.wiring.places import in_cluster, which_of
 
 TROUBLES = 10
 PAUSE_SECONDS = 2.0

@@ -32,7 +32,8 @@ from bridge.core.step_flags import LOG_LEVELS, BuildFlags
 from bridge.core.steps import Answer, ExitCode, Options
 from bridge.errors import BadSettings, BridgeError, EngineError, NotFound
 from bridge.flows.stepping import Interrupted, Key, Records, Stepping
-from bridge.wiring.steps import ClusterFlags, Place, WorkflowNode, place_of
+from bridge.wiring.places import ClusterFlags, Place, WorkflowNode
+from bridge.wiring.steps import place_of
 
 Where = Callable[[ClusterFlags], Place]
 """Finds out which step it is, and its ports."""

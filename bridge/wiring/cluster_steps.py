@@ -17,7 +17,7 @@ from bridge.core.runs import Run
 from bridge.errors import BadSettings
 from bridge.flows.freshening import Freshening
 from bridge.ports import Builds, Runs
-from bridge.wiring.steps import ClusterFlags, Which, WorkflowNode, path_of, told_node
+from bridge.wiring.places import ClusterFlags, Which, WorkflowNode, path_of, told_node
 
 SHORTEST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 2.0

@@ -14,7 +14,7 @@ from bridge.local.node import find_node
 from bridge.local.projects import FolderProjects
 from bridge.local.runs import SqliteRuns
 from bridge.ports import Builds, Runs
-from bridge.wiring.steps import Which, WorkflowNode, path_of, told_node
+from bridge.wiring.places import Which, WorkflowNode, path_of, told_node
 
 PAUSE_SECONDS = 0.25
 """A look is one read of the database and a few of files."""

@@ -9,7 +9,8 @@ import pytest
 from bridge.errors import BadSettings, Misconfigured
 from bridge.wiring.cluster_steps import ClusterPlace
 from bridge.wiring.local_steps import LocalPlace
-from bridge.wiring.steps import ClusterFlags, place_of
+from bridge.wiring.places import ClusterFlags
+from bridge.wiring.steps import place_of
 
 STEP = {"BRIDGE_RUN": "push-r1", "BRIDGE_ATTEMPT": "1", "BRIDGE_STEP": "s"}
 POD = {"KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
