@@ -161,11 +161,14 @@ class Reconciling:
             trouble = f"pipeline {run.pipeline} is not there any more"
         except BadPipeline as error:
             trouble = f"pipeline {run.pipeline} cannot be read: {error}"
+        execution = self.engine.observe(run, attempt.n) if attempt is not None else None
+        # While its first attempt waits to be submitted a run has no builds.
+        waits = attempt is None or (attempt.n == 1 and not attempt.uid and attempt.verdict is None)
         return ob.Seen(
             now=now,
             pipeline=pipeline,
-            execution=self.engine.observe(run, attempt.n) if attempt is not None else None,
-            builds=tuple(self.builds.find(run.id)) if attempt is not None else (),
+            execution=execution,
+            builds=() if waits and execution is None else tuple(self.builds.find(run.id)),
             retention_seconds=self.retention_seconds,
             pipeline_error=trouble,
             strays=strays,

@@ -240,11 +240,11 @@ class Realm:
         body = {"metadata": {"labels": labels}, "status": status}
         self.admin.patch(path("workflows", self.namespace, name), body)
 
-    def until(self, holds: Callable[[], Any], what: str) -> Any:
+    def until(self, holds: Callable[[], Any], what: str, *, seconds: float = PATIENCE_SECONDS) -> Any:
         """Look until it holds; answers what it answered."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = time.monotonic() + seconds
         while not (answer := holds()):
-            assert time.monotonic() < deadline, f"waited {PATIENCE_SECONDS:g} s in vain for {what}"
+            assert time.monotonic() < deadline, f"waited {seconds:g} s in vain for {what}"
             time.sleep(0.02)
         return answer
 
