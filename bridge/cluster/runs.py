@@ -17,6 +17,7 @@ import random
 import re
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -48,6 +49,7 @@ MAX_ANNOTATIONS_BYTES = 262_144
 
 _MAX_EVENT_COPY_BYTES = 32 * 1024
 """A longer event is in `data` alone, and a list reads it there."""
+_MOST_RECENT = 64
 _PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.5
 _LISTINGS = 3
@@ -74,6 +76,7 @@ class SecretRuns:
         self._change_tries = change_tries
         self._damaged: dict[str, str] = {}
         self._damaged_lock = threading.Lock()
+        self._recent = _Recent()
 
     def create(self, run: Run, payload: bytes) -> Created:
         """Store a new record; see the port. Raises TooLarge if no world could keep it.
@@ -128,21 +131,28 @@ class SecretRuns:
         Raises TooLarge if the record's metadata cannot hold it.
         """
         for tried in range(self._change_tries):
-            secret = self._metadata(run_id)
+            # What was read or written last is mostly what is there still: if not, the patch meets a conflict.
+            recent = self._recent.take(run_id)
+            secret = recent or self._metadata(run_id)
             known = self._run(secret)
             changed = change(known)
             if changed == known:
-                return known
+                if recent is None:
+                    return known
+                continue
             try:
                 stored = self._api.patch(
                     SECRETS, self._namespace, run_id, _patch(secret, known, changed), metadata_only=True
                 )
             except Conflict:
+                if recent is not None:
+                    continue
                 longest = min(_PAUSE_SECONDS * 2.0**tried, _LONGEST_PAUSE_SECONDS)
                 time.sleep(random.uniform(0, longest))  # noqa: S311 - only spreads the writers
                 continue
             except NotFound:
                 raise self._not_found(run_id) from None
+            self._recent.keep(run_id, stored)
             return replace(changed, version=_version(stored))
         raise Unavailable(
             f"run {run_id[:100]} was changed by others {self._change_tries} times in a row; ask again"
@@ -224,6 +234,7 @@ class SecretRuns:
             raise self._not_found(run_id) from None
         if secret.get("type") != RUN_TYPE:
             raise self._not_ours(run_id)
+        self._recent.keep(run_id, secret)
         return secret
 
     def _metadata(self, run_id: str) -> dict[str, Any]:
@@ -301,6 +312,25 @@ class SecretRuns:
             f"the Secret {run_id[:100]} in namespace {self._namespace} is no record of bridge (its type is not "
             f"{RUN_TYPE}) and has the name of one; give it another name"
         )
+
+
+class _Recent:
+    """The metadata of the records that were read or written last, each for one use. From any thread."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def keep(self, run_id: str, secret: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._kept[run_id] = {"metadata": secret["metadata"]}
+            self._kept.move_to_end(run_id)
+            if len(self._kept) > _MOST_RECENT:
+                self._kept.popitem(last=False)
+
+    def take(self, run_id: str) -> dict[str, Any] | None:
+        with self._lock:
+            return self._kept.pop(run_id, None)
 
 
 def label_value(text: str) -> str:

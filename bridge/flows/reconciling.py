@@ -127,12 +127,13 @@ class Reconciling:
                 actions = self._owed(run, allowed)
                 if not actions or actions == before:
                     return run
+                changed = None
                 for action in actions:
-                    self._apply(run, action)
+                    changed = self._apply(changed or run, action) or changed
                 before = actions
                 if isinstance(actions[-1], ob.Forget):
                     return None
-                run = self.runs.read(run_id)
+                run = changed or self.runs.read(run_id)
         except NotFound:
             return None
         return run
@@ -181,39 +182,41 @@ class Reconciling:
         alike = self.runs.list(RunFilter(sha=run.event.revision.commit, context=run.context))
         return not any((other.accepted, other.id) > (run.accepted, run.id) for other in alike)
 
-    def _apply(self, run: Run, action: ob.Action) -> None:  # noqa: C901, PLR0912 - one line for each action
+    def _apply(self, run: Run, action: ob.Action) -> Run | None:  # noqa: C901, PLR0912 - a line an action
+        """Answers the record as it is then, None if nothing was written into it."""
         match action:
             case ob.Begin(attempt):
-                self.runs.change(run.id, lambda now: with_attempt(now, attempt))
+                return self.runs.change(run.id, lambda now: with_attempt(now, attempt))
             case ob.Submit(n):
-                self._submit(run, n)
+                return self._submit(run, n)
             case ob.Escalate(n, rung):
-                self._escalate(run, n, rung)
-            case ob.Settle(build):
-                settled(build, self.builds, now=self.clock.now())
+                return self._escalate(run, n, rung)
             case ob.Mirror(epoch, step, seen):
-                self.runs.change(run.id, lambda now: with_step(now, epoch, step, seen))
+                return self.runs.change(run.id, lambda now: with_step(now, epoch, step, seen))
             case ob.End(n, verdict, reason):
-                self._end(run, n, verdict, reason)
-            case ob.GiveUp(build, ending, reason):
-                self.builds.give_up(build, reason=reason, ending=ending)
+                return self._end(run, n, verdict, reason)
             case ob.Fire(n, event, number):
-                self._fire(run, n, event, number)
+                return self._fire(run, n, event, number)
             case ob.Post(report):
-                self._post(run, report)
+                return self._post(run, report)
             case ob.Close():
                 at = self.clock.now()
-                self.runs.change(run.id, lambda now: closed(now, at=at))
-            case ob.Forget():
-                self._forget(run)
+                return self.runs.change(run.id, lambda now: closed(now, at=at))
             case ob.Ask(act):
-                self.runs.change(run.id, lambda now: with_act(now, act))
+                return self.runs.change(run.id, lambda now: with_act(now, act))
+            case ob.Settle(build):
+                settled(build, self.builds, now=self.clock.now())
+            case ob.GiveUp(build, ending, reason):
+                self.builds.give_up(build, reason=reason, ending=ending)
             case ob.EndStray(stray):
                 self.strays.end(stray)
+            case ob.Forget():
+                self._forget(run)
             case _:
                 assert_never(action)
+        return None
 
-    def _submit(self, run: Run, n: int) -> None:
+    def _submit(self, run: Run, n: int) -> Run:
         attempt = run.attempt_numbered(n)
         try:
             uid = self.engine.submit(run, n)
@@ -223,12 +226,11 @@ class Reconciling:
             # A refusal may be lifted, as long as the run has time.
             if attempt is not None and not isinstance(error, Misconfigured):
                 self._raise_before(attempt.begun + attempt.timeout_seconds, error)
-            self._end(run, n, Verdict.ERROR, f"could not be submitted: {error}")
-            return
+            return self._end(run, n, Verdict.ERROR, f"could not be submitted: {error}")
         at = self.clock.now()
-        self.runs.change(run.id, lambda now: with_submission(now, n, uid=uid, at=at))
+        return self.runs.change(run.id, lambda now: with_submission(now, n, uid=uid, at=at))
 
-    def _escalate(self, run: Run, n: int, rung: int) -> None:
+    def _escalate(self, run: Run, n: int, rung: int) -> Run:
         """Take the rung, then write that it was taken: taken twice it is harmless, skipped it costs a minute."""
         acts = {
             ob.TOUCH: self.engine.touch,
@@ -237,28 +239,29 @@ class Reconciling:
             ob.DELETE: self.engine.delete,
         }
         acts[rung](run, n)
-        self.runs.change(run.id, lambda now: with_rung(now, n, rung))
+        return self.runs.change(run.id, lambda now: with_rung(now, n, rung))
 
-    def _end(self, run: Run, n: int, verdict: Verdict, reason: str) -> None:
+    def _end(self, run: Run, n: int, verdict: Verdict, reason: str) -> Run:
         at = self.clock.now()
         line = cut(reason, 400)
-        self.runs.change(run.id, lambda now: with_end(now, n, verdict=verdict, reason=line, at=at))
+        return self.runs.change(run.id, lambda now: with_end(now, n, verdict=verdict, reason=line, at=at))
 
-    def _fire(self, run: Run, n: int, event: str, number: int) -> None:
+    def _fire(self, run: Run, n: int, event: str, number: int) -> Run | None:
         attempt = run.attempt_numbered(n)
         if attempt is None:
-            return
+            return None
         try:
             self._make_exit_build(run, attempt, event, number)
         except Conflict:
-            return  # the exit handler, or another controller, was faster
+            pass  # the exit handler, or another controller, was faster
         except (NotFound, Unavailable):
             raise
         except BridgeError as error:
             # Its project is gone, or may not be built: that may be mended, as long as the event has time.
             self._raise_before((attempt.ended or 0.0) + attempt.exit_timeout_seconds, error)
             line = cut(str(error), 400)
-            self.runs.change(run.id, lambda now: with_exit_given_up(now, n, error=line))
+            return self.runs.change(run.id, lambda now: with_exit_given_up(now, n, error=line))
+        return None
 
     def _make_exit_build(self, run: Run, attempt: Attempt, event: str, number: int) -> None:
         payload = self._exit_payload(run, attempt)
@@ -290,22 +293,20 @@ class Reconciling:
             log.warning("the exit event of run %s %s: %s", run.id, "waits" if waits else "goes without", error)
             return None if waits else payload
 
-    def _post(self, run: Run, report: Report) -> None:
+    def _post(self, run: Run, report: Report) -> Run:
         try:
             to = self.reports.post(run, report, url=self.url_of(run.id))
         except StatusNotPosted as error:
-            self._put_off(run, report, error)
-            return
-        self.runs.change(run.id, lambda now: with_report(now, report, to=to))
+            return self._put_off(run, report, error)
+        return self.runs.change(run.id, lambda now: with_report(now, report, to=to))
 
-    def _put_off(self, run: Run, report: Report, error: StatusNotPosted) -> None:
+    def _put_off(self, run: Run, report: Report, error: StatusNotPosted) -> Run:
         message = cut(str(error), 400)
         if error.permanent:
-            self.runs.change(run.id, lambda now: with_report_given_up(now, report, error=message))
-            return
+            return self.runs.change(run.id, lambda now: with_report_given_up(now, report, error=message))
         backoff = min(REPORT_BACKOFF_SECONDS * 2.0**run.state.report_failures, REPORT_BACKOFF_CAP_SECONDS)
         until = self.clock.now() + max(backoff, error.retry_after_seconds or 0.0)
-        self.runs.change(run.id, lambda now: with_report_put_off(now, error=message, until=until))
+        return self.runs.change(run.id, lambda now: with_report_put_off(now, error=message, until=until))
 
     def _forget(self, run: Run) -> None:
         """The record goes last: until then somebody can come back and finish this."""
