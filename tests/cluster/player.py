@@ -68,6 +68,12 @@ class Event:
             one["displayName"]: one for one in nodes if one["type"] == "Pod" and _TRY.fullmatch(one["displayName"])
         }
 
+    @property
+    def exit_phase(self) -> str:
+        """Of the exit handler's pod; empty if there is none."""
+        nodes = (self.status.get("nodes") or {}).values()
+        return next((one["phase"] for one in nodes if one["displayName"].endswith(".onExit")), "")
+
 
 @dataclass
 class Recording:
@@ -132,6 +138,7 @@ class Player:
         run: whose Workflow it is; bridge submits it.
         order: the events to play, by number; all of them in their order if empty.
         steps: start step processes.
+        exits: start a real exit handler where Argo started one, beside the controller.
         obeys: when it is over, a Workflow that goes on ends as it is told.
         before: what to wait for before an event, by number.
 
@@ -143,6 +150,7 @@ class Player:
     run: str
     order: Sequence[int] = ()
     steps: bool = True
+    exits: bool = False
     obeys: bool = True
     before: Mapping[int, Callable[[], object]] = field(default_factory=dict)
     _processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -159,6 +167,8 @@ class Player:
                 if self.steps:
                     self._move_steps(event)
                 self._apply(event, previous)
+                if self.exits and event.exit_phase in {"Running", "Succeeded"}:
+                    self._exit()
                 previous = event
             if self.obeys:
                 self._obey()
@@ -215,6 +225,16 @@ class Player:
         self.realm.until(lambda: process.poll() is not None, f"{self.recording.name}: {pod} to end, {how}")
         said, log = process.returncode, self._log(pod).read_text()
         assert said == code, f"{self.recording.name}: {pod} ended with {said}, not {code}: {log[-2000:]}"
+
+    def _exit(self) -> None:
+        """`bridgectl exit`, once."""
+        self.exits = False
+        environment = self.realm.environment(self.realm.access(STEP), BRIDGE_RUN=self.run, BRIDGE_ATTEMPT="1")
+        argv = [sys.executable, "-P", "-m", "bridge.exiting"]
+        done = subprocess.run(
+            argv, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_SECONDS
+        )
+        assert done.returncode == 0, f"{self.recording.name}: the exit handler ended with {done}"
 
     def _await_work(self, pod: str) -> None:
         """The step has come to follow its build, so that a signal finds it at work."""

@@ -92,6 +92,8 @@ OUR_DEADLINE = {
     "unschedulable-pendingtimeout",
 }
 """Nothing but bridge's own deadline ends these."""
+WITH_EXIT_HANDLERS = {"succeeded", "skeleton-step-failed", "stopped", "argo-retry"}
+"""In these a real exit handler runs beside the controller."""
 
 
 @pytest.fixture
@@ -140,7 +142,7 @@ def _played(realm, brigade, name):
     before = {}
     if name == "argo-retry":
         before = {1: lambda: realm.until_closed(run)}
-    Player(realm, brigade, one, run, before=before).play()
+    Player(realm, brigade, one, run, exits=name in WITH_EXIT_HANDLERS, before=before).play()
     if name == "argo-retry":
         realm.end_workflow(f"{run}-2")
     ended = realm.until_run(run, lambda now: now.phase is Phase.CLOSED and _is_last(name, now), "to be closed")
