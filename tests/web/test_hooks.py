@@ -107,9 +107,9 @@ def test_the_secret_of_our_app_counts_beside_those_of_the_project_but_makes_no_p
     }
 
 
-def test_a_check_of_our_own_app_starts_nothing():
+def test_what_became_of_a_check_of_our_own_app_starts_nothing():
     suite = {"app": {"id": 4711}, "head_sha": COMMIT, "head_branch": "main"}
-    body = json.dumps({"action": "requested", "check_suite": suite, "repository": {"full_name": PROJECT}}).encode()
+    body = json.dumps({"action": "completed", "check_suite": suite, "repository": {"full_name": PROJECT}}).encode()
     ours, others = (a_world(a_pipeline("checks", "check_suite"), app_id=one) for one in (4711, 4712))
     assert "caused by bridge itself" in ours.deliver(body, event="check_suite").json["ignored"]
     assert others.deliver(body, event="check_suite").status_code == 202

@@ -30,6 +30,9 @@ _APPS_AT = (
     ("check_run", "check_suite", "app", "id"),
     ("comment", "performed_via_github_app", "id"),
 )
+_CHECKS = frozenset({"check_run", "check_suite"})
+_ASKED = frozenset({"requested", "rerequested", "requested_action"})
+"""Actions by which an App is asked for its checks; all others tell what became of them."""
 _NEED_NAMING = frozenset(
     {"check_run", "check_suite", "commit_comment", "issue_comment", "pull_request_review_comment", "status"}
 )
@@ -105,11 +108,14 @@ def is_own_echo(
     """Whether a delivery tells of something that bridge itself did: its statuses, its App's checks and comments.
 
     `own_contexts` are status contexts that pipelines chose; those that begin with OWN_CONTEXT_PREFIX are ours
-    anyway. Without an `app_id` no App is ours.
+    anyway. Without an `app_id` no App is ours. What GitHub or a person asks of our App (_ASKED) is no echo:
+    brigade-github-app starts its builds by it (facts/brigade.md, 1).
     """
     if event_name == "status":
         context = str(document.get("context"))
         return context.startswith(OWN_CONTEXT_PREFIX) or context in own_contexts
+    if event_name in _CHECKS and str(document.get("action")) in _ASKED:
+        return False
     return bool(app_id) and any(_at(document, *path) == app_id for path in _APPS_AT)
 
 

@@ -229,6 +229,19 @@ def test_what_bridge_caused_itself_is_ignored(event, document):
     assert "bridge itself" in answered.reason
 
 
+@pytest.mark.parametrize(
+    ("event", "action"),
+    [("check_suite", "requested"), ("check_suite", "rerequested"), ("check_run", "rerequested")],
+)
+def test_a_check_that_our_own_app_is_asked_for_is_an_event(event, action):
+    suite = {"head_sha": SHA, "app": {"id": 5}}
+    document = {
+        "action": action,
+        event: suite if event == "check_suite" else {"app": {"id": 5}, "check_suite": suite},
+    }
+    assert event_of(event, document, app_id=5).type == f"{event}:{action}"
+
+
 def test_statuses_and_checks_of_others_are_events():
     assert event_of("status", {"sha": SHA, "context": "ci/ours"}, app_id=5)
     assert event_of("status", {"sha": SHA, "context": "bridges/x"}, app_id=5)
