@@ -90,10 +90,13 @@ class FakeHooks:
         self._lock = threading.RLock()
         self._hooks: dict[int, Hook] = {}
         self._log: list[SentDelivery] = []
+        self._first_id = 1
         self._asked: deque[tuple[str, str]] = deque(maxlen=10_000)
         self._faults: deque[tuple[str, Reply]] = deque()
         self._blind: set[str] = set()
         self._sending: list[threading.Thread] = []
+        self._free = threading.Event()
+        self._free.set()
         self.no_answer = NO_ANSWER
         """What is logged when nobody answers."""
         self.answer_seconds = 10.0
@@ -158,7 +161,7 @@ class FakeHooks:
         with self._lock:
             made = SentDelivery(
                 **{
-                    "id": len(self._log) + 1,
+                    "id": self._first_id + len(self._log),
                     "guid": guid,
                     "hook": hook,
                     "event": "push",
@@ -173,8 +176,19 @@ class FakeHooks:
             self._log.append(made)
         return guid
 
+    def forget(self) -> None:
+        """Empty all logs; cursors into them are of no use from here on."""
+        with self._lock:
+            self._first_id += len(self._log)
+            self._log.clear()
+
+    def hold(self) -> None:
+        """Make nothing of what is asked for again from here on, until `settle`: GitHub throttles it."""
+        self._free.clear()
+
     def settle(self, timeout_seconds: float = 60.0) -> None:
         """Wait until everything that was asked for again is sent and logged."""
+        self._free.set()
         with self._lock:
             sending, self._sending = self._sending, []
         for thread in sending:
@@ -259,7 +273,9 @@ class FakeHooks:
         mine = sorted(mine, key=lambda one: (one.delivered, one.id), reverse=True)
         if below is not None:
             ids = [one.id for one in mine]
-            mine = mine[ids.index(int(below[1])) + 1 :] if int(below[1]) in ids else []
+            if int(below[1]) not in ids:
+                return message(422, "Invalid cursor")
+            mine = mine[ids.index(int(below[1])) + 1 :]
         shown = mine[:size]
         page = [_shown(one) for one in shown]
         if len(shown) == len(mine):
@@ -291,6 +307,8 @@ class FakeHooks:
     def _sent(self, number: int, guid: str, event: str, body: bytes, *, redelivery: bool) -> None:
         with self._lock:
             hook = self._hooks[number]
+        if redelivery:
+            self._free.wait()
         try:
             code, _ = send(
                 hook.url, event, body, secret=hook.secret, delivery=guid, timeout_seconds=self.answer_seconds

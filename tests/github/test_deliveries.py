@@ -376,6 +376,50 @@ def test_an_answer_that_is_lost_is_no_reason_to_ask_again_at_once(world):
     assert len(world.gateway.runs) == 1
 
 
+def test_what_was_asked_for_and_is_not_in_the_log_yet_is_not_asked_for_again(world):
+    hook, sweeping = world.hook(), world.sweeping()
+    lost = world.github.hooks.put(hook, 503, age_seconds=600, body=push(1))
+    world.github.hooks.hold()
+    for after in (1, 60, 60, 60):
+        world.clock.advance(after)
+        sweeping.sweep()
+    assert len(world.asked()) == 1
+    world.github.hooks.settle()
+    assert world.redeliveries == [lost]
+
+
+def test_what_is_under_way_is_left_until_it_is_known(world):
+    hook, sweeping = world.hook(), world.sweeping()
+    world.github.hooks.put(hook, 0, age_seconds=600, status="pending")
+    world.sweep(sweeping)
+    assert world.asked() == []
+
+
+def test_what_comes_into_a_log_late_is_found_though_the_log_was_read_past_it(world):
+    hook, sweeping = world.hook(), world.sweeping()
+    world.github.hooks.put(hook, 202, age_seconds=10)
+    world.sweep(sweeping, after=0)
+    late = world.github.hooks.put(hook, 503, age_seconds=300, body=push(1))
+    for age in range(150):
+        world.github.hooks.put(hook, 202, age_seconds=age)
+    world.sweep(sweeping, after=0)
+    assert world.redeliveries == [late]
+
+
+def test_a_cursor_that_is_of_no_use_any_more_is_dropped(world, monkeypatch):
+    monkeypatch.setattr(flow, "MOST_PAGES", 1)
+    hook, sweeping = world.hook(), world.sweeping()
+    for age in range(150):
+        world.github.hooks.put(hook, 202, age_seconds=600 + age)
+    world.sweep(sweeping)
+    world.github.hooks.forget()
+    lost = world.github.hooks.put(hook, 503, age_seconds=600, body=push(1))
+    world.sweep(sweeping)
+    assert world.redeliveries == []
+    world.sweep(sweeping, after=REFUSED_SECONDS)
+    assert world.redeliveries == [lost]
+
+
 def test_a_long_log_is_read_in_pages_over_several_sweeps_and_then_only_what_is_new(world, monkeypatch):
     monkeypatch.setattr(flow, "MOST_PAGES", 2)
     hook, sweeping = world.hook(), world.sweeping()
