@@ -135,7 +135,10 @@ class Stepping:
             spec = self._spec(run, key, replace(event, type=move.event), move.number, options)
             if isinstance(spec, Answer):
                 return spec
-            return self._create(spec) if self._is_still_so(run, epoch, known) else None
+            if not self._is_still_so(run, epoch, known):
+                return None
+            self._say_why(known, move)
+            return self._create(spec)
         if isinstance(move, GiveUp):
             self.say(f"giving up build {move.build.number}: {move.reason}")
             self.builds.give_up(move.build, reason=move.reason, ending=move.ending)
@@ -147,6 +150,14 @@ class Stepping:
         else:
             self._follow(move)
         return None
+
+    def _say_why(self, known: Known, move: Create) -> None:
+        """Why there is another build, for whoever reads the step's log."""
+        self._show_rest(known)
+        before = known.builds[-1] if known.builds else None
+        if before is not None and before.outcome is not None:
+            why = before.outcome.reason or before.outcome.ending
+            self.say(f"build {before.number} {before.outcome.ending}: {why}; next is build {move.number}")
 
     def _epoch_of(self, key: Key) -> int:
         """The epoch of an attempt, which never changes."""
