@@ -129,7 +129,9 @@ class Reconciling:
                     return run
                 changed = None
                 for action in actions:
-                    changed = self._apply(changed or run, action) or changed
+                    written = self._apply(changed or run, action)
+                    # A change answers by a copy of the event, which whoever may patch a record could have written.
+                    changed = changed if written is None else replace(written, event=run.event)
                 before = actions
                 if isinstance(actions[-1], ob.Forget):
                     return None

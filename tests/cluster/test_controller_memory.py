@@ -12,12 +12,13 @@ import pytest
 import urllib3
 
 from bridge.cluster.api import WORKFLOWS
+from bridge.core.events import Revision
 from bridge.core.runs import Phase
 from bridge.core.verdicts import Verdict
 from tests.cluster.auditing import audited
 from tests.cluster.controlled import Realm
 from tests.conftest import EXCUSED
-from tests.fakes import some_run
+from tests.fakes import some_event, some_run
 
 RECORDS, OPEN = 10_000, 200
 PAYLOAD_BYTES = 25_000
@@ -68,7 +69,8 @@ def test_ten_thousand_records_of_25_kilobytes_take_less_than_120_megabytes(realm
 
 
 def _store(realm, number, payload):
-    run = some_run(f"push-{number}", accepted=time.time())
+    event = some_event(payload=b"", revision=Revision(f"{number:040x}", "refs/heads/main"))
+    run = some_run(f"push-{number}", event=event, accepted=time.time())
     if number >= OPEN:
         run = replace(run, phase=Phase.CLOSED, verdict=Verdict.SUCCEEDED, closed=time.time())
     realm.runs.create(run, payload)

@@ -523,3 +523,18 @@ def test_a_submission_that_is_forbidden_is_tried_as_long_as_the_run_has_time():
     assert world.run.attempt.verdict is Verdict.ERROR
     assert "forbidden" in world.run.attempt.reason
     assert world.states() == ["pending", "error"]
+
+
+def test_statuses_go_where_the_record_was_read_to_belong_whatever_a_change_answers():
+    """In a cluster a change answers by the record's metadata alone, which a step's account may patch."""
+    world = World()
+    change = world.runs.change
+    stolen = some_event(project="evil/widgets", payload=b"")
+    world.runs.change = lambda run, what: replace(change(run, what), event=stolen)
+    projects = []
+    post = world.reports.post
+    world.reports.post = lambda run, report, *, url: (
+        projects.append(run.event.project) or post(run, report, url=url)
+    )
+    success(world)
+    assert projects == ["acme/widgets"] * 2
