@@ -181,8 +181,8 @@ class Reconciling:
         """Of several runs with one sha and context only the most recently accepted posts."""
         if not run.event.revision.commit:
             return True
-        alike = self.runs.list(RunFilter(sha=run.event.revision.commit, context=run.context))
-        return not any((other.accepted, other.id) > (run.accepted, run.id) for other in alike)
+        alike = RunFilter(sha=run.event.revision.commit, context=run.context, limit=1)
+        return all(newest.id == run.id for newest in self.runs.list(alike))
 
     def _apply(self, run: Run, action: ob.Action) -> Run | None:  # noqa: C901, PLR0912 - a line an action
         """Answers the record as it is then, None if nothing was written into it."""

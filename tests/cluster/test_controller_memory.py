@@ -69,7 +69,8 @@ def test_ten_thousand_records_of_25_kilobytes_take_less_than_120_megabytes(realm
 
 
 def _store(realm, number, payload):
-    event = some_event(payload=b"", revision=Revision(f"{number:040x}", "refs/heads/main"))
+    # Some hundred runs of each commit.
+    event = some_event(payload=b"", revision=Revision(f"{number % 20:040x}", "refs/heads/main"))
     run = some_run(f"push-{number}", event=event, accepted=time.time())
     if number >= OPEN:
         run = replace(run, phase=Phase.CLOSED, verdict=Verdict.SUCCEEDED, closed=time.time())
