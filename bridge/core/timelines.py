@@ -108,6 +108,9 @@ def _of_attempt(run: Run, attempt: Attempt) -> list[tuple[float, Moment]]:
     if attempt.ended is not None:
         what = cut(f"attempt {n} ended: {_how(str(attempt.verdict), attempt.reason)}", LINE_CHARACTERS)
         found.append((attempt.ended, Moment(attempt.ended, what)))
+    if attempt.exit_error:
+        what = f"exit event of attempt {n} could not be fired: {attempt.exit_error}"
+        found.append((attempt.ended or attempt.begun, Moment(None, cut(what, LINE_CHARACTERS))))
     return found
 
 

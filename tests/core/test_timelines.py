@@ -18,6 +18,7 @@ from bridge.core.runs import (
     with_act,
     with_attempt,
     with_end,
+    with_exit_given_up,
     with_report,
     with_report_given_up,
     with_report_put_off,
@@ -225,3 +226,8 @@ def test_a_step_that_was_never_reached_is_told_from_one_that_still_may_be():
 def test_a_summary_has_the_same_keys_whatever_is_known():
     assert run_summary(some_run()).keys() == run_summary(failed_run()).keys()
     assert run_summary(some_run(state=State()))["status"]["state"] is None
+
+
+def test_an_exit_event_that_could_not_be_fired_is_told_with_the_reason():
+    run = with_exit_given_up(failed_run(), 1, error="there is no project acme/widgets")
+    assert "exit event of attempt 1 could not be fired: there is no project acme/widgets" in told(run)
