@@ -15,7 +15,9 @@ from bridge.cluster.api import WORKFLOWS
 from bridge.core.events import Revision
 from bridge.core.runs import Phase
 from bridge.core.verdicts import Verdict
+from bridge.demonstrating.fake_github import FakeGitHub
 from tests.cluster.auditing import audited
+from tests.cluster.client import path
 from tests.cluster.controlled import Realm
 from tests.conftest import EXCUSED
 from tests.fakes import some_event, some_run
@@ -45,8 +47,18 @@ def test_ten_thousand_records_of_25_kilobytes_take_less_than_120_megabytes(realm
         payloads = (chance.randbytes(PAYLOAD_BYTES) for _ in range(RECORDS))
         for done in [pool.submit(_store, realm, number, payload) for number, payload in enumerate(payloads)]:
             done.result()
+    secrets = path("secrets", realm.brigade_namespace)
+    (project,) = realm.admin.get(secrets, labelSelector="component=project")["items"]
+    realm.admin.patch(
+        f"{secrets}/{project['metadata']['name']}", {"stringData": {"github.token": "of-the-project"}}
+    )
+    with FakeGitHub(tokens=["of-the-project"]) as github:
+        _measure(realm, github)
+
+
+def _measure(realm, github):
     began = time.monotonic()
-    process = realm.process(BRIDGE_RESYNC_SECONDS="20")
+    process = realm.process(BRIDGE_RESYNC_SECONDS="20", BRIDGE_GITHUB_API_URL=github.url)
     try:
         port = realm.until(lambda: _port(realm), "its port")
         with urllib3.PoolManager(retries=False) as pool:
@@ -66,6 +78,7 @@ def test_ten_thousand_records_of_25_kilobytes_take_less_than_120_megabytes(realm
     assert peak < MOST_MEGABYTES
     created = audited(realm.control_plane, realm.namespace, verb="create", resource="workflows")
     assert len(created) == OPEN
+    assert github.history, "statuses were posted"
 
 
 def _store(realm, number, payload):
