@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bridge.cluster.api import SECRETS, AlreadyExists, Api, Gone
+from bridge.cluster.api import PAGE, SECRETS, AlreadyExists, Api, Gone
 from bridge.core import records
 from bridge.core.events import Event
 from bridge.core.names import LABEL_PREFIX, PIPELINE_LABEL, RUN_LABEL, project_id
@@ -50,6 +50,8 @@ MAX_ANNOTATIONS_BYTES = 262_144
 _MAX_EVENT_COPY_BYTES = 32 * 1024
 """A longer event is in `data` alone, and a list reads it there."""
 _MOST_RECENT = 64
+_SHORT_PAGE = 100
+"""Where few are wanted, few are held at once: several threads list at a time."""
 _PAUSE_SECONDS = 0.01
 _LONGEST_PAUSE_SECONDS = 0.5
 _LISTINGS = 3
@@ -263,7 +265,12 @@ class SecretRuns:
 
     def _matching(self, wanted: RunFilter, names: set[str]) -> Iterator[tuple[tuple[float, int, str], Run]]:
         pages = self._api.pages(
-            SECRETS, self._namespace, labels=_selector(wanted), fields=RUN_FIELDS, metadata_only=True
+            SECRETS,
+            self._namespace,
+            labels=_selector(wanted),
+            fields=RUN_FIELDS,
+            metadata_only=True,
+            limit=min(PAGE, max(_SHORT_PAGE, wanted.limit)) if wanted.limit else PAGE,
         )
         for page in pages:
             for secret in page.items:
