@@ -26,7 +26,7 @@ from tests.cluster.accounts import create_account, grant, token_of
 from tests.cluster.apis import api_of
 from tests.cluster.brigades import EndingPods, HandBrigade
 from tests.cluster.client import Access, ApiError, Client, path
-from tests.cluster.control_plane import ControlPlane
+from tests.cluster.control_plane import ControlPlane, _die_with_parent
 from tests.cluster.kubelet import FakeKubelet
 from tests.fakes import FakeReports, some_event, some_run
 
@@ -198,6 +198,7 @@ class Realm:
                 stdout=file,
                 stderr=file,
                 cwd=ROOT,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it makes one system call
             )
 
     def said(self, log: str = "controller.log") -> str:

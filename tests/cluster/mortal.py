@@ -16,6 +16,7 @@ from bridge.flows.reconciling import Strays
 from bridge.settings import load
 from bridge.wiring import controlling
 from bridge.wiring.cluster import cluster_api
+from tests.cluster.control_plane import _die_with_parent
 from tests.crashes.dying import FOLDER, dying
 
 AGAIN = "MORTAL_AGAIN"
@@ -64,6 +65,7 @@ def main() -> int:
     while not ended.is_set():
         child = os.fork()
         if not child:
+            _die_with_parent()
             os._exit(live())
         if ended.is_set():
             os.kill(child, signal.SIGKILL)
