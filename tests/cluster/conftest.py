@@ -16,7 +16,7 @@ from tests.cluster.control_plane import ControlPlane
 from tests.cluster.holding import using
 from tests.cluster.kubelet import FakeKubelet
 
-TEST_SECONDS = 300
+TEST_SECONDS = 600
 
 
 def pytest_collection_modifyitems(items):

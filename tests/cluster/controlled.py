@@ -30,7 +30,7 @@ from tests.cluster.control_plane import ControlPlane, _die_with_parent
 from tests.cluster.kubelet import FakeKubelet
 from tests.fakes import FakeReports, some_event, some_run
 
-PATIENCE_SECONDS = 90.0
+PATIENCE_SECONDS = 180.0
 PROJECT = "acme/widgets"
 ROOT = Path(__file__).parents[2]
 

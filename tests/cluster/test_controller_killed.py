@@ -60,7 +60,7 @@ def test_a_controller_killed_before_and_after_each_write_loses_nothing_and_does_
     crashes = tmp_path / "crashes"
     crashes.mkdir()
     realm.pipeline("push", exits=Exit(timeout_seconds=60))
-    realm.pipeline("stuck", timeout_seconds=3)
+    realm.pipeline("stuck", timeout_seconds=8)
     for name, pipeline in (("fails", "push"), ("copied", "push"), ("stuck", "stuck")):
         realm.accept(name, pipeline=pipeline)
     left_of_old = _old_run(realm)
