@@ -10,7 +10,6 @@ import json
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import urllib3
 
 from tests.cluster.building import binaries
 from tests.cluster.client import Access, ApiError, Client, path
+from tests.ports import free_ports
 
 START_SECONDS = 180
 """Far more than it takes (about 6 s): CI may be loaded."""
@@ -188,7 +188,7 @@ class Processes:
         return next((name for name, process in self._running.items() if process.poll() is not None), None)
 
     def _start(self) -> ControlPlane:
-        self._ports = _free_ports(3)
+        self._ports = free_ports(3)
         self._start_etcd()
         self.start_api_server()
         control_plane = self.control_plane
@@ -296,12 +296,6 @@ def _die_with_parent() -> None:
     set_parent_death_signal = 1
     with contextlib.suppress(AttributeError):  # Linux only
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [s.getsockname()[1] for s in sockets]
 
 
 def _answers(url: str) -> bool:

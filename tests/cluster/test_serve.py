@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import urllib3
 from bridge.core.permissions import GATEWAY
 from tests.cluster.controlled import PROJECT, ROOT, Realm
 from tests.cluster.faults import Faults
+from tests.ports import free_ports
 
 HTTP = urllib3.PoolManager(retries=False, timeout=60)
 
@@ -30,9 +30,7 @@ def realm(control_plane, admin, make_namespace, tmp_path):
 @contextlib.contextmanager
 def serving(realm, access, **variables):
     """A gateway; its URL once it is ready."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     log = realm.folder / "gateway.log"
     with log.open("ab") as file:

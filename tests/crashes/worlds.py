@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ from bridge.sending import send
 from bridge.settings import Settings, load
 from bridge.wiring.local import local_ports
 from tests.crashes import dying
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "acme/widgets"
@@ -61,7 +61,7 @@ class World:
         self._starts = 0
         self._make()
         dying.spare(self.crashes, spared)
-        port = _free_port()
+        (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")},
@@ -317,8 +317,3 @@ def commit_of(branch: str) -> str:
 def builds_of(found: dict[str, Any], step: str) -> list[dict[str, Any]]:
     """The builds of a step in a run's details."""
     return [build for one in found["steps"] if one["name"] == step for build in one["builds"]]
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]

@@ -54,13 +54,12 @@ def without_recovery() -> None:
     from bridge.flows import controlling
 
     began = time.time()
-    due = controlling.Controlling._due
+    known = controlling.ListedIndex.open
 
-    def due_since(self, now):
-        runs = self._reconciling.runs
-        return [run for run in due(self, now) if runs.read(run).accepted >= began]
+    def open_since(self):
+        return [run for run in known(self) if self._runs.read(run).accepted >= began]
 
-    controlling.Controlling._due = due_since
+    controlling.ListedIndex.open = open_since
 
 
 if __name__ == "__main__":
