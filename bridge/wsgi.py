@@ -1,5 +1,7 @@
 """What gunicorn loads: `bridge.wsgi:local()` or `bridge.wsgi:cluster()`, set up from the environment."""
 
+from typing import Any
+
 from flask import Flask
 
 from bridge.cluster.patience import patience
@@ -12,7 +14,7 @@ from bridge.web.app import create_app
 from bridge.web.gateway import Gateway
 from bridge.web.logs import configure_logging
 from bridge.wiring.cluster import ClusterPorts, cluster_ports
-from bridge.wiring.local import local_ports
+from bridge.wiring.local import LocalPorts, local_ports
 
 ANSWER_SECONDS = 3.0
 """How long one call of a gateway to the API server may take."""
@@ -30,21 +32,10 @@ def local() -> Flask:
 def local_gateway(settings: Settings) -> Gateway:
     """The gateway's ports and settings on one machine."""
     ports = local_ports(settings)
-    return Gateway(
-        runs=ports.runs,
-        pipelines=ports.pipelines,
-        projects=ports.projects,
-        builds=ports.builds,
-        clock=ports.clock,
-        default_secret=settings.default_shared_secret.get_secret_value(),
-        app_secret=settings.github_app_webhook_secret.get_secret_value(),
-        app_id=_app_id(settings),
-        public_url=settings.public_url,
+    return _gateway(
+        settings,
+        ports,
         loopback_only=True,
-        read_tokens=tuple(token.get_secret_value() for token in settings.read_tokens),
-        act_tokens=tuple(token.get_secret_value() for token in settings.act_tokens),
-        event_tokens=tuple(token.get_secret_value() for token in settings.event_tokens),
-        anonymous_read=settings.anonymous_read,
     )
 
 
@@ -60,6 +51,23 @@ def cluster() -> Flask:
 
 def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
     """The gateway's ports and settings in a cluster."""
+    return _gateway(
+        settings,
+        ports,
+        fallback_url=settings.fallback_url,
+        patience=lambda: patience(DELIVERY_SECONDS),
+        ready=Readiness(
+            ports.api, ports.namespace, [ports.projects.cache.watching, ports.pipelines.cache.watching]
+        ),
+        callers=ClusterCallers(ports.api, ports.namespace),
+        tokens=_installation_tokens(settings, ports),
+        step_account=f"{ports.namespace}:{settings.step_service_account}",
+        loopback_only=False,
+    )
+
+
+def _gateway(settings: Settings, ports: LocalPorts | ClusterPorts, **world: Any) -> Gateway:
+    """What every gateway takes from ports and settings, and the rest that its world gives it."""
     return Gateway(
         runs=ports.runs,
         pipelines=ports.pipelines,
@@ -69,20 +77,12 @@ def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
         default_secret=settings.default_shared_secret.get_secret_value(),
         app_secret=settings.github_app_webhook_secret.get_secret_value(),
         app_id=_app_id(settings),
-        fallback_url=settings.fallback_url,
-        patience=lambda: patience(DELIVERY_SECONDS),
-        ready=Readiness(
-            ports.api, ports.namespace, [ports.projects.cache.watching, ports.pipelines.cache.watching]
-        ),
-        callers=ClusterCallers(ports.api, ports.namespace),
-        tokens=_installation_tokens(settings, ports),
-        step_account=f"{ports.namespace}:{settings.step_service_account}",
         public_url=settings.public_url,
-        loopback_only=False,
         read_tokens=tuple(token.get_secret_value() for token in settings.read_tokens),
         act_tokens=tuple(token.get_secret_value() for token in settings.act_tokens),
         event_tokens=tuple(token.get_secret_value() for token in settings.event_tokens),
         anonymous_read=settings.anonymous_read,
+        **world,
     )
 
 

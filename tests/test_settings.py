@@ -85,11 +85,16 @@ def test_the_cluster_is_the_connections_own_unless_told(monkeypatch):
 
 
 def test_brigades_namespace_is_the_setting_then_brigs_own_variable_then_default():
-    from bridge.wiring.cluster import brigade_namespace
+    from bridge.wiring.places import brigade_namespace
 
-    assert brigade_namespace(settings.load(), {}) == "default"
-    assert brigade_namespace(settings.load(), {"BRIGADE_NAMESPACE": "brigade"}) == "brigade"
-    assert brigade_namespace(settings.load(brigade_namespace="ci"), {"BRIGADE_NAMESPACE": "brigade"}) == "ci"
+    assert brigade_namespace(settings.load().brigade_namespace, {}) == "default"
+    assert brigade_namespace(settings.load().brigade_namespace, {"BRIGADE_NAMESPACE": "brigade"}) == "brigade"
+    assert (
+        brigade_namespace(
+            settings.load(brigade_namespace="ci").brigade_namespace, {"BRIGADE_NAMESPACE": "brigade"}
+        )
+        == "ci"
+    )
 
 
 def test_a_fallback_has_to_be_http_and_loses_its_last_slash(monkeypatch):

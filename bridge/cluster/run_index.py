@@ -13,9 +13,7 @@ from typing import Any
 from bridge.cluster.api import SECRETS, Api
 from bridge.cluster.runs import RUN_FIELDS, SecretRuns
 from bridge.cluster.watching import Cache
-
-REPEAT_SECONDS = 7 * 86400.0
-"""However many runs there are, none is old before its delivery's repeats are over (design.md, The record)."""
+from bridge.core.runs import REPEAT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,10 @@ from enum import StrEnum
 from bridge.core.events import Event
 from bridge.core.verdicts import Verdict
 
+REPEAT_SECONDS = 7 * 86400.0
+"""So long a repeated delivery is recognised by its record: however many runs there are, none is forgotten earlier
+(design.md, The record)."""
+
 
 class Phase(StrEnum):
     """Where a run is in its life."""

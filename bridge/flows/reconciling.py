@@ -10,6 +10,7 @@ from bridge.core.builds import Build
 from bridge.core.exits import exit_build, failures_of
 from bridge.core.reports import cut
 from bridge.core.runs import (
+    REPEAT_SECONDS,
     Attempt,
     Report,
     Run,
@@ -42,8 +43,6 @@ from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, R
 
 PASSES = 25
 """A run comes to rest in a few passes; more means that two actions undo each other."""
-REPEAT_SECONDS = 7 * 86400.0
-"""Never forgotten earlier: so long a repeated delivery is recognised (design.md, The record)."""
 REPORT_BACKOFF_SECONDS = 2.0
 REPORT_BACKOFF_CAP_SECONDS = 300.0
 TOKEN_SECONDS = 300.0

@@ -1,7 +1,6 @@
 """The adapters of a cluster behind the ports."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from bridge.clocks import SystemClock
@@ -14,6 +13,7 @@ from bridge.cluster.projects import WatchedProjects
 from bridge.cluster.runs import SecretRuns
 from bridge.ports import Clock
 from bridge.settings import Settings
+from bridge.wiring.places import brigade_namespace
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,9 @@ class ClusterPorts:
     clock: Clock
 
 
-def connection(settings: Settings, environment: Mapping[str, str] | None = None) -> Connection:
+def connection(settings: Settings) -> Connection:
     """The cluster that settings and environment mean. Raises Misconfigured."""
-    given = os.environ if environment is None else environment
-    return find_connection(given, kubeconfig=settings.kubeconfig, context=settings.kube_context)
-
-
-def brigade_namespace(settings: Settings, environment: Mapping[str, str] | None = None) -> str:
-    """Brigade's namespace: the setting, else what `brig` itself goes by."""
-    given = os.environ if environment is None else environment
-    return settings.brigade_namespace or given.get("BRIGADE_NAMESPACE", "") or "default"
+    return find_connection(os.environ, kubeconfig=settings.kubeconfig, context=settings.kube_context)
 
 
 def cluster_api(settings: Settings, *, timeout_seconds: float = 10.0, connect_timeout_seconds: float = 3.0) -> Api:
@@ -75,7 +68,7 @@ def cluster_ports(
 def ports_over(api: Api, settings: Settings, *, clock: Clock | None = None) -> ClusterPorts:
     """The adapters over these calls, by the machine's clock or another one."""
     namespace = settings.namespace or api.connection.namespace
-    brigades = brigade_namespace(settings)
+    brigades = brigade_namespace(settings.brigade_namespace, os.environ)
     clock = clock or SystemClock()
     projects = WatchedProjects(api, brigades)
     return ClusterPorts(

@@ -17,7 +17,7 @@ from bridge.core.runs import Run
 from bridge.errors import BadSettings
 from bridge.flows.freshening import Freshening
 from bridge.ports import Builds, Runs
-from bridge.wiring.places import ClusterFlags, Which, WorkflowNode, path_of, told_node
+from bridge.wiring.places import ClusterFlags, Which, WorkflowNode, brigade_namespace, path_of, told_node
 
 SHORTEST_PAUSE_SECONDS = 0.25
 LONGEST_PAUSE_SECONDS = 2.0
@@ -106,4 +106,4 @@ def _brigade_namespace(which: Which, flag: str, environment: Mapping[str, str]) 
             f"-n {flag[:100]}: this run's builds are made in namespace {bridges[:100]} "
             "(BRIDGE_BRIGADE_NAMESPACE); leave -n out"
         )
-    return flag or bridges or environment.get("BRIGADE_NAMESPACE", "") or "default"
+    return brigade_namespace(flag or bridges, environment)

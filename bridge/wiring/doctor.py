@@ -25,7 +25,8 @@ from bridge.github.app import App
 from bridge.github.diagnosis import GitHubDiagnosis
 from bridge.settings import PREFIX, Settings
 from bridge.showing import clean
-from bridge.wiring.cluster import brigade_namespace, connection
+from bridge.wiring.cluster import connection
+from bridge.wiring.places import brigade_namespace
 
 ALL_WELL, SOMETHING_WRONG = os.EX_OK, 2
 _FROM_RELEASE = (
@@ -156,7 +157,7 @@ class _Doctor:
     def _places(self, settings: Settings) -> Places:
         return Places(
             runs=settings.namespace or self.own,
-            brigade=brigade_namespace(settings),
+            brigade=brigade_namespace(settings.brigade_namespace, os.environ),
             release=settings.lease_namespace or self.own,
             argo=self.argo,
         )

@@ -123,6 +123,11 @@ def in_cluster(environment: Mapping[str, str], flags: ClusterFlags = NO_FLAGS) -
     return flags != NO_FLAGS or any(environment.get(name) for name in _CLUSTERS)
 
 
+def brigade_namespace(said: str, environment: Mapping[str, str]) -> str:
+    """Brigade's namespace: what was said, else what `brig` itself goes by."""
+    return said or environment.get("BRIGADE_NAMESPACE", "") or "default"
+
+
 def path_of(said: str) -> Path | None:
     """The path that a variable or flag holds, None if it is empty."""
     return Path(said) if said else None

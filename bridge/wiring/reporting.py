@@ -7,7 +7,6 @@ from bridge.errors import BadSettings, UnknownProject
 from bridge.flows.freshening import NoApp
 from bridge.github.app import App, AppTokens
 from bridge.github.statuses import TAKEN, GitHubStatuses
-from bridge.local.board import Board
 from bridge.ports import InstallationTokens, Projects, Reports
 from bridge.settings import Settings
 
@@ -15,17 +14,23 @@ RECORD = "record"
 """Who acknowledges a status that nobody may post."""
 
 
-class StatusesOrBoard:
-    """The port Reports: GitHub where there are credentials for the run's project, else the local board."""
+class StatusesOr:
+    """The port Reports: GitHub where there are credentials for the run's project, else somebody else.
 
-    def __init__(self, github: GitHubStatuses, board: Board) -> None:
+    Args:
+        github: posts where it may.
+        otherwise: takes what nobody may post there.
+
+    """
+
+    def __init__(self, github: GitHubStatuses, otherwise: Reports) -> None:
         self._github = github
-        self._board = board
+        self._otherwise = otherwise
 
     def post(self, run: Run, report: Report, *, url: str) -> str:
-        """Deliver a status to GitHub, or to the board if nobody may post there. Raises StatusNotPosted."""
+        """Deliver a status; answers who took it. Raises StatusNotPosted."""
         to = self._github.post(run, report, url=url)
-        return to if to in TAKEN else self._board.post(run, report, url=url)
+        return to if to in TAKEN else self._otherwise.post(run, report, url=url)
 
 
 class Unposted:
@@ -37,22 +42,9 @@ class Unposted:
         return RECORD
 
 
-class StatusesOrRecord:
-    """The port Reports of a cluster: GitHub where there are credentials for the run's project, else the record."""
-
-    def __init__(self, github: GitHubStatuses) -> None:
-        self._github = github
-        self._record = Unposted()
-
-    def post(self, run: Run, report: Report, *, url: str) -> str:
-        """Deliver a status to GitHub, or keep it in the record. Raises StatusNotPosted."""
-        to = self._github.post(run, report, url=url)
-        return to if to in TAKEN else self._record.post(run, report, url=url)
-
-
 def cluster_reports(settings: Settings, projects: Projects) -> Reports:
     """Where the statuses of a cluster's runs go."""
-    return StatusesOrRecord(statuses(settings, projects))
+    return StatusesOr(statuses(settings, projects), Unposted())
 
 
 def statuses(settings: Settings, projects: Projects) -> GitHubStatuses:

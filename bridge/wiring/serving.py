@@ -35,8 +35,9 @@ from bridge.local.projects import FolderProjects
 from bridge.rendering import render
 from bridge.settings import PREFIX, Settings
 from bridge.web.logs import log_as_json
+from bridge.wiring.gateways import gunicorn_arguments
 from bridge.wiring.local import child_environment, local_ports, reconciling
-from bridge.wiring.reporting import StatusesOrBoard, statuses
+from bridge.wiring.reporting import StatusesOr, statuses
 from bridge.wiring.sweeping import sweeping
 
 DEFAULT_PIPELINES = Path(__file__).parents[1] / "local" / "default_pipelines"
@@ -122,7 +123,7 @@ FlowOf = Callable[[Settings, str], tuple[LocalEngine, Reconciling]]
 def local_flow(settings: Settings, url: str) -> tuple[LocalEngine, Reconciling]:
     """The engine that acts, and the controller's flow over the same ports."""
     ports = local_ports(settings)
-    reports = StatusesOrBoard(statuses(settings, ports.projects), Board(ports.runs.database))
+    reports = StatusesOr(statuses(settings, ports.projects), Board(ports.runs.database))
     flow = reconciling(
         settings,
         runs=ports.runs,
@@ -258,20 +259,8 @@ class _Server:
         descriptor = self._listener.fileno()
         os.set_inheritable(descriptor, True)
         environment = _gateway_environment(self._settings, self._url)
-        argv = [
-            sys.executable,
-            "-m",
-            "gunicorn",
-            "--config",
-            "python:bridge.web.gunicorn_settings",
-            "--bind",
-            f"fd://{descriptor}",
-            "--workers",
-            str(self._settings.web_workers),
-            "--threads",
-            str(self._settings.web_threads),
-            self._gateway,
-        ]
+        arguments = gunicorn_arguments(self._settings, bind=f"fd://{descriptor}", app=self._gateway)
+        argv = [sys.executable, *arguments]
         return subprocess.Popen(argv, env=environment, pass_fds=(descriptor,), preexec_fn=dies_with_parent())  # noqa: PLW1509
 
 

@@ -13,6 +13,7 @@ from tests.cluster.accounts import Rule, create_account, eventually, grant, toke
 from tests.cluster.building import binaries
 from tests.cluster.client import Access, Client, path
 from tests.cluster.control_plane import ControlPlane
+from tests.cluster.controlled import PlayingBrigade, Realm
 from tests.cluster.holding import using
 from tests.cluster.kubelet import FakeKubelet
 
@@ -106,3 +107,17 @@ def kubelet(control_plane) -> Iterator[FakeKubelet]:
     """A Node of this test alone, with logs that the test writes."""
     with FakeKubelet(control_plane) as fake:
         yield fake
+
+
+@pytest.fixture
+def realm(control_plane, admin, make_namespace, tmp_path) -> Iterator[Realm]:
+    """The chart's namespaces and accounts, for a real controller or gateway."""
+    with Realm(control_plane, admin, make_namespace, tmp_path) as realm:
+        yield realm
+
+
+@pytest.fixture
+def playing_brigade(realm, admin, kubelet) -> Iterator[PlayingBrigade]:
+    """A Brigade that plays along in the realm."""
+    with PlayingBrigade(admin, kubelet, realm.brigade_namespace) as brigade:
+        yield brigade

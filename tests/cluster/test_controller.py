@@ -23,7 +23,7 @@ from bridge.errors import NotFound
 from bridge.flows.acting import act
 from tests.cluster.auditing import audited
 from tests.cluster.client import ApiError, path
-from tests.cluster.controlled import PROJECT, LaterClock, PlayingBrigade, Realm
+from tests.cluster.controlled import PROJECT, LaterClock
 from tests.cluster.faults import Faults, silent
 
 PREFIX = "bridge.brigade.sh/"
@@ -32,15 +32,8 @@ DAY = 86400.0
 
 
 @pytest.fixture
-def realm(control_plane, admin, make_namespace, tmp_path):
-    with Realm(control_plane, admin, make_namespace, tmp_path) as realm:
-        yield realm
-
-
-@pytest.fixture
-def brigade(realm, admin, kubelet):
-    with PlayingBrigade(admin, kubelet, realm.brigade_namespace) as brigade:
-        yield brigade
+def brigade(playing_brigade):
+    return playing_brigade
 
 
 @pytest.fixture

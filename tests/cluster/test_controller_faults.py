@@ -7,7 +7,6 @@ import pytest
 from bridge.core.runs import Phase
 from bridge.flows import controlling
 from tests.cluster.auditing import audited
-from tests.cluster.controlled import PlayingBrigade, Realm
 from tests.cluster.faults import DONE, NOT_DONE, Faults, cut_after, error_event
 
 RARE = {"nonsense", "409 AlreadyExists", "429 for long", "late", "half an answer", "hangs half", "504 done"}
@@ -19,18 +18,16 @@ PATIENCE_SECONDS = 2.0
 
 
 @pytest.fixture
-def realm(control_plane, admin, make_namespace, tmp_path, monkeypatch):
+def realm(realm, monkeypatch):
     # Trouble rests for a moment, so that a hundred of them fit into a test.
     monkeypatch.setattr(controlling, "TROUBLE_SECONDS", 0.2)
     monkeypatch.setattr(controlling, "TROUBLE_CAP_SECONDS", 1.0)
-    with Realm(control_plane, admin, make_namespace, tmp_path) as realm:
-        yield realm
+    return realm
 
 
 @pytest.fixture
-def brigade(realm, admin, kubelet):
-    with PlayingBrigade(admin, kubelet, realm.brigade_namespace) as brigade:
-        yield brigade
+def brigade(playing_brigade):
+    return playing_brigade
 
 
 @pytest.fixture

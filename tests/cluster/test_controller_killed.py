@@ -22,7 +22,6 @@ from bridge.flows.reconciling import Strays
 from bridge.ports import writing_methods
 from tests.cluster.auditing import audited
 from tests.cluster.client import ApiError, path
-from tests.cluster.controlled import PlayingBrigade, Realm
 from tests.cluster.mortal import AGAIN, IDENTITY
 from tests.cluster.test_controller import _resubmitted, _retried
 from tests.crashes import dying
@@ -36,15 +35,8 @@ LONG_AGO_SECONDS = 40 * 86400.0
 
 
 @pytest.fixture
-def realm(control_plane, admin, make_namespace, tmp_path):
-    with Realm(control_plane, admin, make_namespace, tmp_path) as realm:
-        yield realm
-
-
-@pytest.fixture
-def brigade(realm, admin, kubelet):
-    with PlayingBrigade(admin, kubelet, realm.brigade_namespace) as brigade:
-        yield brigade
+def brigade(playing_brigade):
+    return playing_brigade
 
 
 def _end(process):

@@ -18,7 +18,6 @@ from bridge.core.verdicts import Verdict
 from bridge.demonstrating.fake_github import FakeGitHub
 from tests.cluster.auditing import audited
 from tests.cluster.client import path
-from tests.cluster.controlled import Realm
 from tests.conftest import EXCUSED
 from tests.fakes import some_event, some_run
 
@@ -32,12 +31,6 @@ pytestmark = [
     pytest.mark.timeout(MINUTES * 120),
     pytest.mark.skipif(not os.environ.get("BRIDGE_FULL"), reason=f"{EXCUSED}BRIDGE_FULL=1 runs it, for minutes"),
 ]
-
-
-@pytest.fixture
-def realm(control_plane, admin, make_namespace, tmp_path):
-    with Realm(control_plane, admin, make_namespace, tmp_path) as realm:
-        yield realm
 
 
 def test_ten_thousand_records_of_25_kilobytes_take_less_than_120_megabytes(realm):

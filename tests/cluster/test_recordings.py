@@ -11,7 +11,6 @@ from bridge.core.names import is_exit_step
 from bridge.core.runs import Phase
 from tests import recorded
 from tests.cluster.auditing import audited
-from tests.cluster.controlled import PlayingBrigade, Realm
 from tests.cluster.player import Player, recording
 
 TOGETHER = 6
@@ -97,17 +96,15 @@ WITH_EXIT_HANDLERS = {"succeeded", "skeleton-step-failed", "stopped", "argo-retr
 
 
 @pytest.fixture
-def realm(control_plane, admin, make_namespace, tmp_path, monkeypatch):
+def realm(realm, monkeypatch):
     monkeypatch.setattr(obligations, "RUNG_SECONDS", 0.5)
     monkeypatch.setattr(obligations, "LINGER_SECONDS", 1.0)
-    with Realm(control_plane, admin, make_namespace, tmp_path) as realm:
-        yield realm
+    return realm
 
 
 @pytest.fixture
-def brigade(realm, admin, kubelet):
-    with PlayingBrigade(admin, kubelet, realm.brigade_namespace) as brigade:
-        yield brigade
+def brigade(playing_brigade):
+    return playing_brigade
 
 
 def test_every_recording_is_in_the_table():

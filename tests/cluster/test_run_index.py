@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from bridge.cluster.api import SECRETS
-from bridge.cluster.run_index import REPEAT_SECONDS, RunIndex
+from bridge.cluster.run_index import RunIndex
 from bridge.cluster.runs import RUN_TYPE, SecretRuns
-from bridge.core.runs import Act, Attempt, Kind, closed, with_act, with_attempt, with_end
+from bridge.core.runs import REPEAT_SECONDS, Act, Attempt, Kind, closed, with_act, with_attempt, with_end
 from bridge.core.verdicts import Verdict
 from tests.cluster.accounts import eventually
 from tests.cluster.apis import api_of

@@ -14,17 +14,11 @@ import pytest
 import urllib3
 
 from bridge.core.permissions import GATEWAY
-from tests.cluster.controlled import PROJECT, ROOT, Realm
+from tests.cluster.controlled import PROJECT, ROOT
 from tests.cluster.faults import Faults
 from tests.ports import free_ports
 
 HTTP = urllib3.PoolManager(retries=False, timeout=60)
-
-
-@pytest.fixture
-def realm(control_plane, admin, make_namespace, tmp_path):
-    with Realm(control_plane, admin, make_namespace, tmp_path) as realm:
-        yield realm
 
 
 @contextlib.contextmanager

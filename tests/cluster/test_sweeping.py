@@ -3,21 +3,14 @@
 import re
 import signal
 
-import pytest
 import urllib3
 
 from bridge.demonstrating.fake_github import FakeGitHub
 from tests.cluster.client import path
-from tests.cluster.controlled import PROJECT, Realm
+from tests.cluster.controlled import PROJECT
 from tests.served import Recorded, served
 
 TOKEN = "of-the-project"
-
-
-@pytest.fixture
-def realm(control_plane, admin, make_namespace, tmp_path):
-    with Realm(control_plane, admin, make_namespace, tmp_path) as realm:
-        yield realm
 
 
 def test_only_the_leader_asks_for_what_was_lost_and_the_next_leader_asks_for_nothing_again(realm):

@@ -10,7 +10,7 @@ from bridge.local.board import Board
 from bridge.ports import RunFilter
 from bridge.settings import Settings, load
 from bridge.wiring.local import local_ports, reconciling
-from bridge.wiring.reporting import StatusesOrBoard, statuses
+from bridge.wiring.reporting import StatusesOr, statuses
 from bridge.wiring.serving import serve
 from tests.crashes.dying import dying
 
@@ -41,7 +41,7 @@ class _Away:
 def flow_of(settings: Settings, url: str, *, role: str = "controller"):
     """The engine and the controller's flow."""
     local = local_ports(settings, step_command=STEP_COMMAND, exit_command=EXIT_COMMAND)
-    reports = StatusesOrBoard(statuses(settings, local.projects), Board(local.runs.database))
+    reports = StatusesOr(statuses(settings, local.projects), Board(local.runs.database))
     flow = reconciling(
         settings,
         runs=dying(_Away(local.runs, settings.state / "away"), "Runs", role=role),
