@@ -236,6 +236,7 @@ def _stepping(records: Records, place: Place, show: Show, flags: BuildFlags) -> 
 
 def _interruptibly(stepping: Stepping, key: Key, options: Options) -> Answer:
     def interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+        stepping.interrupted = True
         raise Interrupted
 
     signal.signal(signal.SIGTERM, interrupt)

@@ -70,6 +70,8 @@ def test_a_line_is_never_cut_nor_filled_up_whatever_the_terminals_width(monkeypa
 
 def test_what_is_no_terminal_gets_no_colours(monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
+    # A dumb one never gets any, whatever is asked for.
+    monkeypatch.setenv("TERM", "xterm")
     run = run_summary(failed_run())
     assert "\x1b" not in printed(runs_table([run], now=NOW))
     assert "\x1b" in printed(runs_table([run], now=NOW), coloured=True)

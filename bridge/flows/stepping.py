@@ -83,6 +83,9 @@ class Stepping:
     """None: every build checks out the commit."""
     freshened: Callable[[Run, bytes], bytes] = lambda _run, payload: payload
     """The record's payload as a build gets it, its installation token a fresh one. Raises EngineError."""
+    interrupted: bool = False
+    """Set with each Interrupted that is raised: Python clears an exception that comes in a finalizer of a response,
+    without a word, and the step would go on for as long as its build."""
     _first_waiting: dict[str, float] = field(default_factory=dict)
     _first_running: dict[str, float] = field(default_factory=dict)
     _offsets: dict[str, int] = field(default_factory=dict)
@@ -98,12 +101,12 @@ class Stepping:
         flags contradict the record, and Misconfigured as the ports do.
         """
         troubles = 0
-        while True:
+        while not self.interrupted:
             try:
                 answer = self._move(key, options)
                 troubles = 0
             except Interrupted:
-                return Answer(ExitCode.ASK_AGAIN, "asked to end; the build is left alone")
+                break
             except NotFound as error:
                 return Answer(ExitCode.ASK_AGAIN, str(error))
             except EngineError as error:
@@ -114,6 +117,7 @@ class Stepping:
                 continue
             if answer is not None:
                 return answer
+        return Answer(ExitCode.ASK_AGAIN, "asked to end; the build is left alone")
 
     def _move(self, key: Key, options: Options) -> Answer | None:
         epoch = self._epoch_of(key)

@@ -171,6 +171,16 @@ def test_asked_to_end_it_leaves_the_build_alone():
     assert world.builds.builds[0].given_up_as is None
 
 
+def test_asked_to_end_where_python_loses_the_exception_it_ends_at_its_next_look():
+    world = World("run")
+    stepping = Stepping(world.runs, world.builds, world.clock, world.show, world.said.append)
+    world.builds.meanwhile("follow", "after", lambda: setattr(stepping, "interrupted", True))
+    before = world.clock.now()
+    assert stepping.answer(KEY, Options(("test",), tries=1, timeout_seconds=60)).code == 75
+    assert world.clock.now() - before <= 6
+    assert world.builds.builds[0].phase is BuildPhase.RUNNING
+
+
 @pytest.mark.parametrize("method", ["read", "payload"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_trouble_with_the_records_is_waited_out(method, when):
