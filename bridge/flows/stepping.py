@@ -84,7 +84,7 @@ class Stepping:
     freshened: Callable[[Run, bytes], bytes] = lambda _run, payload: payload
     """The record's payload as a build gets it, its installation token a fresh one. Raises EngineError."""
     interrupted: bool = False
-    """Set with each Interrupted that is raised: Python clears an exception that comes in a finalizer of a response,
+    """Set with each Interrupted that is raised: Python clears an exception that comes in a response's finalizer
     without a word, and the step would go on for as long as its build."""
     _first_waiting: dict[str, float] = field(default_factory=dict)
     _first_running: dict[str, float] = field(default_factory=dict)
