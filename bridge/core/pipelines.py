@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from bridge.core.events import Event
-from bridge.core.globs import matches, matches_any
+from bridge.core.globs import matches_any
 
 OPTED_IN = "opted-in"
 """In place of a project's name: every project whose own configuration asks for the default pipeline."""
@@ -110,7 +110,9 @@ def why_not(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> str:
 
 
 def _is_for(pipeline: Pipeline, project: str, *, opted_in: bool) -> bool:
-    return any(opted_in if glob == OPTED_IN else matches(glob, project) for glob in pipeline.projects)
+    if opted_in and OPTED_IN in pipeline.projects:
+        return True
+    return project != OPTED_IN and matches_any(pipeline.projects, project)
 
 
 def _filtered_out(trigger: Trigger, event: Event) -> str:

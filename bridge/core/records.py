@@ -27,6 +27,8 @@ MAX_RECORD_BYTES = 900 * 1024
 MAX_PAYLOAD_BYTES = 8 * 1024 * 1024
 """What is unpacked at most; far more than is ever accepted, so only a damaged record meets it."""
 
+_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
+
 _Choice = TypeVar("_Choice", bound=StrEnum)
 _Item = TypeVar("_Item")
 
@@ -282,7 +284,7 @@ def _is_empty(value: object) -> bool:
 
 def _dumped(fields: Mapping[str, object]) -> str:
     # ASCII, because a title may hold half a surrogate pair, which is no UTF-8 but is JSON.
-    return json.dumps(fields, ensure_ascii=True, allow_nan=False, sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(fields)
 
 
 def _damaged(where: str, what: str) -> Misconfigured:
