@@ -3,11 +3,15 @@ ARG BASE=python:3.13-slim-bookworm
 
 FROM ${BASE} AS build
 RUN python3 -m venv /tools && python3 -m venv --without-pip /opt/bridge
-COPY requirements.lock /
+COPY requirements.lock requirements-web.lock /
 # No compiler runs: what has no wheel is an error here, not a surprise later.
 RUN /tools/bin/python -m pip --python /opt/bridge/bin/python install --quiet --no-cache-dir --no-compile --no-deps \
       --disable-pip-version-check --only-binary :all: --require-hashes -r /requirements.lock
 COPY bridge /bridge
+# One file of this package, htmx, and neither its Python nor what that needs (hatch_build.py).
+RUN /tools/bin/python -m pip install --quiet --no-cache-dir --no-compile --no-deps --target /web \
+      --disable-pip-version-check --only-binary :all: --require-hashes -r /requirements-web.lock \
+ && cp /web/django_htmx/static/django_htmx/htmx-2.min.js /bridge/web/static/htmx.min.js
 # `brig` is started for every step: it must not load anything but the step, wherever it stands (-P).
 RUN cp -r /bridge "$(/opt/bridge/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
  && for program in brig=bridge.step bridgectl=bridge.cli; do \

@@ -69,15 +69,16 @@ lock: .venv/.ok ## resolve the locks again (UP=--upgrade takes newer versions)
 	$(COMPILE) -c requirements-dev.lock -o requirements.lock
 	$(COMPILE) --extra node -c requirements-dev.lock -o requirements-node.lock
 	awk '/^uv==/{p=1;print;next} /^[a-z]/{p=0} p' requirements-dev.lock > requirements-uv.lock
+	$(V)/uv pip compile -q --group web --universal --no-deps --generate-hashes --no-header --no-annotate $(UP) -o requirements-web.lock
 	! grep -nE '[a-z]+://' requirements*.lock
 
 bootstrap: .venv/.ok ## build .venv from the locks, and nothing else
 
 clean: ## remove what was built and cached here
-	rm -rf .venv build dist .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis examples/deliveries/node_modules js/test/node_modules
+	rm -rf bridge/web/static/htmx.min.js .venv build dist .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis examples/deliveries/node_modules js/test/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.venv/.ok: requirements-dev.lock requirements-uv.lock requirements-node.lock pyproject.toml
+.venv/.ok: requirements-dev.lock requirements-uv.lock requirements-node.lock requirements-web.lock pyproject.toml hatch_build.py
 	@test -n '$(PY)' || { echo 'bridge needs Python 3.11 or newer: install it, or say where it is: make PY=/path/to/python3' >&2; exit 2; }
 	@$(PY) -c 'import ensurepip, venv' 2>/dev/null || { echo 'this Python has no venv module: apt-get install python3-venv' >&2; exit 2; }
 	@echo 'bootstrap: building .venv from the locks (once)'
@@ -85,6 +86,8 @@ clean: ## remove what was built and cached here
 	@test -e .venv/.made -a -x $(V)/python || { $(PY) -m venv --clear .venv && touch .venv/.made; }
 	@$(V)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r requirements-uv.lock
 	@$(SYNC) -r requirements-dev.lock
+	@# For htmx, one file of it, which hatch_build.py takes; Django is not needed.
+	@$(SYNC) --no-deps -r requirements-web.lock
 	@$(V)/uv pip install -q --python $(V)/python --no-deps --no-build-isolation -e .
 	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
+WEB = "requirements-web.lock"
 LOCKS = ("requirements.lock", "requirements-dev.lock", "requirements-node.lock", "requirements-uv.lock")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -22,7 +24,7 @@ def pinned(lock: str) -> dict[str, str]:
     return {canonicalize_name(pin[1]): pin[2] for pin in pins if pin}
 
 
-@pytest.mark.parametrize("lock", LOCKS)
+@pytest.mark.parametrize("lock", [*LOCKS, WEB])
 def test_a_lock_names_no_host_and_pins_by_hash(lock):
     text = (ROOT / lock).read_text()
     assert not re.search(r"[a-z]+://", text)
@@ -55,9 +57,18 @@ def test_the_locks_agree_with_each_other():
             assert everything[name] == version, f"{name} differs in {lock}: make lock"
 
 
+def test_the_package_that_htmx_comes_from_is_one_everywhere():
+    (wanted,) = PROJECT["dependency-groups"]["web"]
+    assert wanted in PROJECT["build-system"]["requires"]
+    assert [f"{name}=={version}" for name, version in pinned(WEB).items()] == [wanted]
+
+
 def test_every_dependency_has_its_reason():
     reasons = (ROOT / "docs/decisions/dependencies.md").read_text()
-    named = [Requirement(text).name for text in requirements("requirements-dev.lock")]
+    named = [
+        Requirement(text).name
+        for text in (*requirements("requirements-dev.lock"), *PROJECT["dependency-groups"]["web"])
+    ]
     assert [name for name in named if f"`{name}`" not in reasons] == []
 
 
@@ -70,6 +81,15 @@ def test_no_make_target_is_without_a_line_of_help():
 
 def test_the_worker_of_javascript_is_part_of_the_distribution():
     assert list((ROOT / "bridge/local/worker").glob("*.js"))
+
+
+def test_the_wheel_holds_htmx(tmp_path):
+    argv = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(argv, cwd=ROOT, check=True, capture_output=True, timeout=280)
+    (wheel,) = tmp_path.iterdir()
+    with zipfile.ZipFile(wheel) as files:
+        script = files.read("bridge/web/static/htmx.min.js")
+    assert script.startswith(b"var htmx=")
 
 
 def test_tests_are_named_alike_in_every_process():

@@ -23,7 +23,7 @@ UNWANTED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 """The machine's own, so that pip in the build trusts whom the machine trusts."""
 BASE = "localhost/bridge-base:1"
-SOURCES = ("Dockerfile", ".dockerignore", "LICENSE", "requirements.lock", "bridge")
+SOURCES = ("Dockerfile", ".dockerignore", "LICENSE", "requirements.lock", "requirements-web.lock", "bridge")
 BUILD_SECONDS = 1200
 
 
@@ -143,7 +143,8 @@ def _sources(root: Path) -> list[Path]:
     for name in SOURCES:
         path = root / name
         found += [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return [file for file in found if "__pycache__" not in file.parts and file.suffix != ".pyc"]
+    unused = {"__pycache__", "htmx.min.js"}  # The build makes these itself.
+    return [file for file in found if not unused & set(file.parts) and file.suffix != ".pyc"]
 
 
 def _digest(*files: Path) -> str:
