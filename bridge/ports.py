@@ -14,7 +14,8 @@ from bridge.core.builds import Build, BuildSpec, Ending, Outcome
 from bridge.core.executions import Execution
 from bridge.core.pipelines import Pipeline
 from bridge.core.projects import Project
-from bridge.core.runs import Report, Run
+from bridge.core.runs import Phase, Report, Run
+from bridge.core.searching import is_found, search_text, search_words, storable
 
 _Method = TypeVar("_Method", bound=Callable[..., object])
 
@@ -39,6 +40,10 @@ class Created:
     """It was there already; `run` is what is stored."""
 
 
+_SHA_BEGINNINGS = frozenset({*range(7, 40), *range(41, 64)})
+"""The lengths of a commit's name that is not whole and says which one is meant."""
+
+
 @dataclass(frozen=True)
 class RunFilter:
     """What a list shows; an empty field filters nothing."""
@@ -46,11 +51,49 @@ class RunFilter:
     project: str = ""
     pipeline: str = ""
     sha: str = ""
+    """A commit, or 7 or more digits of its beginning, by which people name it."""
+    commit: str = ""
+    """Exactly this commit: others may begin with its name, since generic events have any text there."""
     context: str = ""
     pull_request: int | None = None
+    branch: str = ""
+    """The branch pushed to, or the base branch of a pull request."""
+    verdict: str = ""
+    """A Verdict's value: open runs have none."""
+    delivery: str = ""
+    search: str = ""
+    """Words that are all in what people know a run by (core/searching.py), in any case and order."""
     open_only: bool = False
     limit: int = 0
     """At most so many, the newest; 0 is all."""
+    after: str = ""
+    """A run's id: only runs that come after it in the list's order. If it is not there the list is NotFound."""
+
+    @property
+    def sha_is_beginning(self) -> bool:
+        """Whether `sha` means all commits that begin so: it is not empty, not whole and not too short for that."""
+        return len(self.sha) in _SHA_BEGINNINGS
+
+    def matches(self, run: Run) -> bool:
+        """Whether the list shows `run`, as far as that can be told of it alone: not `limit` and `after`."""
+        event, sha = run.event, storable(self.sha)
+        commit = storable(event.revision.commit)
+        exactly = (
+            (self.project, event.project),
+            (self.pipeline, run.pipeline),
+            (self.commit, commit),
+            (self.context, run.context),
+            (self.branch, event.branch),
+            (self.verdict, run.verdict.value if run.verdict else ""),
+            (self.delivery, event.delivery),
+        )
+        return (
+            all(not asked or storable(asked) == storable(has) for asked, has in exactly)
+            and (not sha or commit == sha or (self.sha_is_beginning and commit.startswith(sha)))
+            and (self.pull_request is None or event.pull_request == self.pull_request)
+            and (not self.open_only or run.phase is not Phase.CLOSED)
+            and is_found(search_words(self.search), lambda: search_text(run.id, run.pipeline, event))
+        )
 
 
 class Runs(Protocol):
@@ -73,7 +116,10 @@ class Runs(Protocol):
         ...
 
     def list(self, wanted: RunFilter) -> list[Run]:
-        """Records without their payloads, the newest first."""
+        """Records without their payloads, the newest first. Raises NotFound if `wanted.after` is not there.
+
+        A gateway's list may lag a moment behind what is stored; `read` never does.
+        """
         ...
 
     @writes

@@ -8,6 +8,7 @@ process that dies, or an answer that is lost, looks like::
 """
 
 import functools
+import math
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from bridge.core.events import Event, Revision
 from bridge.core.executions import Execution, Node, NodePhase
 from bridge.core.pipelines import Pipeline
 from bridge.core.projects import Project
-from bridge.core.runs import Phase, Report, Run
+from bridge.core.runs import Report, Run
 from bridge.errors import BadPipeline, Conflict, NotFound, UnknownProject
 from bridge.ports import Created, RunFilter
 
@@ -179,8 +180,10 @@ class FakeRuns(Fake):
     @_can_fail
     def list(self, wanted: RunFilter) -> list[Run]:
         with self._lock:
-            found = [run for run in self.records.values() if _is_wanted(run, wanted)]
-            found.sort(key=lambda run: (run.accepted, self._order[run.id]), reverse=True)
+            place = {run.id: (run.accepted, self._order[run.id]) for run in self.records.values()}
+            last = place[self._known(wanted.after).id] if wanted.after else (math.inf, 0)
+            found = [run for run in self.records.values() if wanted.matches(run) and place[run.id] < last]
+            found.sort(key=lambda run: place[run.id], reverse=True)
         return found[: wanted.limit] if wanted.limit else found
 
     @_can_fail
@@ -212,17 +215,6 @@ class FakeRuns(Fake):
         if run_id not in self.records:
             raise NotFound(f"run {run_id} is not there")
         return self.records[run_id]
-
-
-def _is_wanted(run: Run, wanted: RunFilter) -> bool:
-    return (
-        (not wanted.project or run.event.project == wanted.project)
-        and (not wanted.pipeline or run.pipeline == wanted.pipeline)
-        and (not wanted.sha or run.event.revision.commit == wanted.sha)
-        and (not wanted.context or run.context == wanted.context)
-        and (wanted.pull_request is None or run.event.pull_request == wanted.pull_request)
-        and (not wanted.open_only or run.phase is not Phase.CLOSED)
-    )
 
 
 class FakePipelines(Fake):

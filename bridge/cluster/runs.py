@@ -27,6 +27,7 @@ from bridge.core import records
 from bridge.core.events import Event
 from bridge.core.names import LABEL_PREFIX, PIPELINE_LABEL, RUN_LABEL, project_id
 from bridge.core.runs import Run
+from bridge.core.searching import storable
 from bridge.errors import Conflict, Misconfigured, NotFound, TooLarge, Unavailable
 from bridge.ports import Created, RunFilter
 
@@ -40,6 +41,9 @@ VERDICT_LABEL = f"{LABEL_PREFIX}verdict"
 SHA_LABEL = f"{LABEL_PREFIX}sha"
 CONTEXT_LABEL = f"{LABEL_PREFIX}context"
 PULL_REQUEST_LABEL = f"{LABEL_PREFIX}pull-request"
+
+Place = tuple[float, int, str]
+"""When it was accepted; of those at the same moment the later created comes first."""
 
 CHANGE_TRIES = 40
 """With the pauses between them about 10 s."""
@@ -195,8 +199,8 @@ class SecretRuns:
 
     def _secret(self, run: Run, event: str, packed: bytes) -> dict[str, Any]:
         annotations = {
-            "pipeline": _text(run.pipeline),
-            "context": _text(run.context),
+            "pipeline": storable(run.pipeline),
+            "context": storable(run.context),
             "digest": run.digest,
             "accepted": repr(float(run.accepted)),
             "order": str(self._tick()),
@@ -253,7 +257,8 @@ class SecretRuns:
     def _listed(self, wanted: RunFilter) -> Sequence[Run]:
         complete = wanted == RunFilter()
         names: set[str] = set()
-        runs = self._matching(wanted, names)
+        last = place_of(self._metadata(wanted.after)) if wanted.after else None
+        runs = (item for item in self._matching(wanted, names) if last is None or item[0] < last)
         if wanted.limit:
             found = [run for _, run in heapq.nlargest(wanted.limit, runs, key=lambda item: item[0])]
         else:
@@ -263,7 +268,7 @@ class SecretRuns:
                 self._damaged = {name: why for name, why in self._damaged.items() if name in names}
         return found
 
-    def _matching(self, wanted: RunFilter, names: set[str]) -> Iterator[tuple[tuple[float, int, str], Run]]:
+    def _matching(self, wanted: RunFilter, names: set[str]) -> Iterator[tuple[Place, Run]]:
         pages = self._api.pages(
             SECRETS,
             self._namespace,
@@ -276,8 +281,8 @@ class SecretRuns:
             for secret in page.items:
                 run = self.run_of(secret)
                 names.add(str(secret["metadata"].get("name")))
-                if run is not None and _is_wanted(run, wanted):
-                    yield (run.accepted, _order(secret), run.id), run
+                if run is not None and wanted.matches(run):
+                    yield place_of(secret), run
 
     def _run(self, secret: Mapping[str, Any]) -> Run:
         run_id = str(secret["metadata"].get("name"))
@@ -340,6 +345,11 @@ class _Recent:
             return self._kept.pop(run_id, None)
 
 
+def place_of(secret: Mapping[str, Any]) -> Place:
+    """Where a record stands in a list: higher places come first. Raises Misconfigured if its time is damaged."""
+    return _number(secret, "accepted"), _order(secret), str(secret["metadata"].get("name"))
+
+
 def label_value(text: str) -> str:
     """`text` as the value of a label: itself where it can be one, else a hash of it; empty stays empty."""
     if not text or _LABEL_VALUE.fullmatch(text):
@@ -360,12 +370,12 @@ def _labels(run: Run) -> dict[str, str]:
 
 
 def _project_label(project: str) -> str:
-    return project_id(_text(project)) if project else ""
+    return project_id(storable(project)) if project else ""
 
 
 def _context_label(context: str) -> str:
     """A hash always: contexts have slashes."""
-    return hashlib.sha256(_text(context).encode()).hexdigest()[:40] if context else ""
+    return hashlib.sha256(storable(context).encode()).hexdigest()[:40] if context else ""
 
 
 def _changing_labels(run: Run) -> dict[str, str]:
@@ -374,7 +384,7 @@ def _changing_labels(run: Run) -> dict[str, str]:
 
 def _changing_annotations(run: Run) -> dict[str, str]:
     return {
-        "reason": _text(run.reason),
+        "reason": storable(run.reason),
         "closed": "" if run.closed is None else repr(float(run.closed)),
         "acts": records.encode_acts(run.acts),
         "state": records.encode_state(run.state),
@@ -418,27 +428,15 @@ def _selector(wanted: RunFilter) -> str:
     values = {
         PROJECT_LABEL: _project_label(wanted.project),
         PIPELINE_LABEL: label_value(wanted.pipeline),
-        SHA_LABEL: label_value(wanted.sha),
+        SHA_LABEL: label_value(wanted.commit or ("" if wanted.sha_is_beginning else wanted.sha)),
         CONTEXT_LABEL: _context_label(wanted.context),
         PULL_REQUEST_LABEL: "" if wanted.pull_request is None else label_value(str(wanted.pull_request)),
+        VERDICT_LABEL: label_value(wanted.verdict),
     }
     conditions = [f"{label}={value}" for label, value in values.items() if value]
     if wanted.open_only:
         conditions.append(f"{PHASE_LABEL}!=closed")
     return ",".join(conditions)
-
-
-def _is_wanted(run: Run, wanted: RunFilter) -> bool:
-    """What labels only narrow down."""
-    asked = (
-        (_text(wanted.project), _text(run.event.project)),
-        (_text(wanted.pipeline), run.pipeline),
-        (wanted.sha, run.event.revision.commit),
-        (_text(wanted.context), run.context),
-    )
-    if wanted.pull_request is not None and run.event.pull_request != wanted.pull_request:
-        return False
-    return all(not value or value == has for value, has in asked)
 
 
 def _check_schema(secret: Mapping[str, Any]) -> None:
@@ -490,8 +488,3 @@ def _data(secret: Mapping[str, Any], key: str) -> bytes:
 
 def _encoded(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
-
-
-def _text(text: str) -> str:
-    """`text` as the API server keeps it: half a surrogate pair is no UTF-8 and becomes a question mark."""
-    return text.encode("utf-8", "replace").decode("utf-8")

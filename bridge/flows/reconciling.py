@@ -21,6 +21,7 @@ from bridge.core.runs import (
     with_exit_given_up,
     with_report,
     with_report_given_up,
+    with_report_overwritten,
     with_report_put_off,
     with_rung,
     with_step,
@@ -36,6 +37,8 @@ from bridge.errors import (
     Misconfigured,
     NotFound,
     StatusNotPosted,
+    StatusOverwritten,
+    StatusPutOff,
     Unavailable,
 )
 from bridge.flows.settling import settled
@@ -45,6 +48,8 @@ PASSES = 25
 """A run comes to rest in a few passes; more means that two actions undo each other."""
 REPORT_BACKOFF_SECONDS = 2.0
 REPORT_BACKOFF_CAP_SECONDS = 300.0
+MOST_OVERWRITTEN = 5
+"""So often a final status is delivered again because another one was on top of it; then somebody else wants to."""
 TOKEN_SECONDS = 300.0
 """So long an exit event waits for its installation token; it may not keep a run open for ever."""
 
@@ -180,7 +185,7 @@ class Reconciling:
         """Of several runs with one sha and context only the most recently accepted posts."""
         if not run.event.revision.commit:
             return True
-        alike = RunFilter(sha=run.event.revision.commit, context=run.context, limit=1)
+        alike = RunFilter(commit=run.event.revision.commit, context=run.context, limit=1)
         return all(newest.id == run.id for newest in self.runs.list(alike))
 
     def _apply(self, run: Run, action: ob.Action) -> Run | None:  # noqa: C901, PLR0912 - a line an action
@@ -298,16 +303,29 @@ class Reconciling:
         try:
             to = self.reports.post(run, report, url=self.url_of(run.id))
         except StatusNotPosted as error:
-            return self._put_off(run, report, error)
+            return self._not_posted(run, report, error)
         return self.runs.change(run.id, lambda now: with_report(now, report, to=to))
 
-    def _put_off(self, run: Run, report: Report, error: StatusNotPosted) -> Run:
+    def _not_posted(self, run: Run, report: Report, error: StatusNotPosted) -> Run:
         message = cut(str(error), 400)
-        if error.permanent:
+        overwritten = isinstance(error, StatusOverwritten)
+        if error.permanent or (overwritten and run.state.report_overwritten + 1 >= MOST_OVERWRITTEN):
             return self.runs.change(run.id, lambda now: with_report_given_up(now, report, error=message))
-        backoff = min(REPORT_BACKOFF_SECONDS * 2.0**run.state.report_failures, REPORT_BACKOFF_CAP_SECONDS)
+        put_off = isinstance(error, StatusPutOff)
+        failures = run.state.report_overwritten if overwritten else run.state.report_failures
+        backoff = 0.0 if put_off else min(REPORT_BACKOFF_SECONDS * 2.0**failures, REPORT_BACKOFF_CAP_SECONDS)
         until = self.clock.now() + max(backoff, error.retry_after_seconds or 0.0)
-        return self.runs.change(run.id, lambda now: with_report_put_off(now, error=message, until=until))
+        if overwritten:
+            return self.runs.change(run.id, lambda now: with_report_overwritten(now, error=message, until=until))
+        # What a pending one met by itself keeps no final one waiting; what the host asked for does.
+        its_own = error.turn if isinstance(error, StatusPutOff) else error.retry_after_seconds is None
+        pending_only = its_own and not report.is_final
+        return self.runs.change(
+            run.id,
+            lambda now: with_report_put_off(
+                now, error=message, until=until, pending_only=pending_only, failed=not put_off
+            ),
+        )
 
     def _forget(self, run: Run) -> None:
         """The record goes last: until then somebody can come back and finish this."""

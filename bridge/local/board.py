@@ -5,8 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bridge.core.runs import Report, Run
+from bridge.core.searching import storable
 from bridge.errors import BridgeError, StatusNotPosted
-from bridge.local.database import Database, storable
+from bridge.local.database import Database
 
 BOARD = "board"
 """Who acknowledges a status that is put here."""

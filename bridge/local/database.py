@@ -9,17 +9,36 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from bridge.core import records
+from bridge.core.searching import search_text, storable
 from bridge.errors import Misconfigured, Unavailable
 
 FILE_NAME = "bridge.sqlite3"
 """The one file of all runs and workflows, in the state folder."""
 BUSY_TIMEOUT_SECONDS = 10.0
 
-_MIGRATIONS = (
+
+def _fill_what_lists_filter(sqlite: sqlite3.Connection) -> None:
+    for number, run, pipeline, event in sqlite.execute("SELECT number, id, pipeline, event FROM runs").fetchall():
+        try:
+            found = records.decode_event(str(event))
+        except Misconfigured:
+            # A list leaves it out, and says why.
+            continue
+        columns = (
+            storable(found.branch),
+            storable(found.delivery),
+            search_text(str(run), str(pipeline), found),
+            number,
+        )
+        sqlite.execute("UPDATE runs SET branch = ?, delivery = ?, searched = ? WHERE number = ?", columns)
+
+
+_MIGRATIONS: tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], ...] = (
     (
         """
         CREATE TABLE runs (
@@ -76,6 +95,15 @@ _MIGRATIONS = (
         END
         """,
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN branch TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN delivery TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE runs ADD COLUMN searched TEXT NOT NULL DEFAULT ''",
+        _fill_what_lists_filter,
+        "CREATE INDEX runs_by_branch ON runs (branch, accepted, number)",
+        "CREATE INDEX runs_by_delivery ON runs (delivery, accepted, number)",
+        "CREATE INDEX runs_by_verdict ON runs (verdict, accepted, number)",
+    ),
 )
 """What each schema version adds to the one before; the file's user_version says how many it has."""
 
@@ -94,14 +122,6 @@ _REMEDIES = {
 _inherited: list[sqlite3.Connection] = []
 """Connections of the process that this one was forked from: neither used nor closed here, since closing one
 would touch the locks and the log of a file that the other process still has open."""
-
-
-def storable(text: str) -> str:
-    """`text` as a column takes it.
-
-    Half a surrogate pair is JSON but no UTF-8: a record's JSON keeps it, a column shows a question mark.
-    """
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class Database:
@@ -228,8 +248,11 @@ class Database:
         sqlite.execute("BEGIN IMMEDIATE")
         try:
             for migration in _MIGRATIONS[self._version(sqlite) :]:
-                for statement in migration:
-                    sqlite.execute(statement)
+                for step in migration:
+                    if isinstance(step, str):
+                        sqlite.execute(step)
+                    else:
+                        step(sqlite)
             sqlite.execute(f"PRAGMA user_version={len(_MIGRATIONS)}")
             sqlite.execute("COMMIT")
         except BaseException:

@@ -12,10 +12,12 @@ from pathlib import Path
 from bridge.core import records
 from bridge.core.records import Fields
 from bridge.core.runs import Run
+from bridge.core.searching import search_text, search_words, storable
 from bridge.errors import Misconfigured, NotFound
-from bridge.local.database import BUSY_TIMEOUT_SECONDS, Database, storable
+from bridge.local.database import BUSY_TIMEOUT_SECONDS, Database
 from bridge.ports import Created, RunFilter
 
+_LAST_CHARACTER = "\U0010ffff"
 _COLUMNS = "id, pipeline, context, digest, accepted, phase, verdict, reason, closed, event, acts, state, version"
 
 
@@ -82,6 +84,8 @@ class SqliteRuns:
         query = f"SELECT {_COLUMNS} FROM runs WHERE {condition} ORDER BY accepted DESC, number DESC"  # noqa: S608
         found: list[Run] = []
         with self.database.reading() as connection:
+            if wanted.after and _row(connection, wanted.after) is None:
+                raise _not_found(wanted.after)
             for row in connection.execute(query, values):
                 run = self._readable(_named(row))
                 if run is not None:
@@ -155,6 +159,9 @@ def _fixed_columns(run: Run, event: str) -> dict[str, object]:
         "digest": run.digest,
         "accepted": run.accepted,
         "event": event,
+        "branch": storable(run.event.branch),
+        "delivery": storable(run.event.delivery),
+        "searched": search_text(run.id, run.pipeline, run.event),
     }
 
 
@@ -206,18 +213,32 @@ def _run(row: Mapping[str, object]) -> Run:
 
 
 def _condition(wanted: RunFilter) -> tuple[str, list[str]]:
-    columns = {
-        "project": storable(wanted.project),
-        "pipeline": storable(wanted.pipeline),
-        "sha": storable(wanted.sha),
-        "context": storable(wanted.context),
+    """The WHERE of a list: each part of it, and the values that are bound to its question marks."""
+    equal = {
+        "project": wanted.project,
+        "pipeline": wanted.pipeline,
+        "sha": wanted.commit,
+        "context": wanted.context,
         "pull_request": "" if wanted.pull_request is None else str(wanted.pull_request),
+        "branch": wanted.branch,
+        "verdict": wanted.verdict,
+        "delivery": wanted.delivery,
     }
-    asked = {name: value for name, value in columns.items() if value}
-    conditions = [f"{name} = ?" for name in asked]
+    parts: list[tuple[str, tuple[str, ...]]] = [
+        (f"{name} = ?", (value,)) for name, value in equal.items() if value
+    ]
+    if wanted.sha_is_beginning:
+        # Not LIKE, nor substr: this one takes the index.
+        parts.append(("sha >= ? AND sha < ?", (wanted.sha, wanted.sha + _LAST_CHARACTER)))
+    elif wanted.sha:
+        parts.append(("sha = ?", (wanted.sha,)))
+    parts += [("instr(searched, ?) > 0", (word,)) for word in search_words(wanted.search)]
     if wanted.open_only:
-        conditions.append("phase <> 'closed'")
-    return " AND ".join(conditions) or "TRUE", list(asked.values())
+        parts.append(("phase <> 'closed'", ()))
+    if wanted.after:
+        parts.append(("(accepted, number) < (SELECT accepted, number FROM runs WHERE id = ?)", (wanted.after,)))
+    condition = " AND ".join(part for part, _ in parts) or "TRUE"
+    return condition, [storable(value) for _, values in parts for value in values]
 
 
 def _not_found(run_id: str) -> NotFound:

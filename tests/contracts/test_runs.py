@@ -190,17 +190,67 @@ def test_a_list_is_newest_first_and_of_two_at_once_the_later_created(runs):
         (RunFilter(open_only=True), ["pr", "other"]),
         (RunFilter(open_only=True, pipeline="push", limit=1), ["other"]),
         (RunFilter(project="' OR 1=1 --"), []),
+        (RunFilter(sha="a" * 7), ["pr"]),
+        (RunFilter(sha="a" * 6), []),
+        (RunFilter(sha="c" * 39, pipeline="push"), ["push", "other"]),
+        (RunFilter(commit="a" * 40), ["pr"]),
+        (RunFilter(commit="a" * 39), []),
+        (RunFilter(branch="next"), ["pr"]),
+        (RunFilter(branch="ma"), []),
+        (RunFilter(verdict="succeeded"), ["push"]),
+        (RunFilter(verdict="failed"), []),
+        (RunFilter(verdict="succeeded", open_only=True), []),
+        (RunFilter(delivery="d-pr"), ["pr"]),
+        (RunFilter(search="ACME widgets"), ["pr", "push"]),
+        (RunFilter(search="größe #7"), ["pr"]),
+        (RunFilter(search="GRÖSSE mona"), ["pr"]),
+        (RunFilter(search="größe  push\tmissing"), []),
+        (RunFilter(search="100%_done"), ["pr"]),
+        (RunFilter(search="refs/heads"), []),
+        (RunFilter(search="aaaaa"), ["pr"]),
     ],
-    ids=range(12),
+    ids=range(30),
 )
 def test_a_list_shows_what_is_wanted(runs, wanted, expected):
     ended = Attempt(1, Kind.FIRST, 1, begun=1.0, verdict=Verdict.SUCCEEDED)
     runs.create(some_run("other", event=some_event(project="acme/other"), accepted=1.0), b"{}")
     runs.create(some_run("push", accepted=2.0), b"{}")
-    event = some_event(revision=Revision("a" * 40), pull_request=7)
+    event = some_event(
+        revision=Revision("a" * 40),
+        pull_request=7,
+        branch="next",
+        delivery="d-pr",
+        short_title="Die Größe 100%_done \ud800",
+        sender="Mona",
+    )
     runs.create(some_run("pr", pipeline="pr", event=event, context="bridge/pr", accepted=3.0), b"{}")
     runs.change("push", lambda run: closed(with_attempt(run, ended), at=4.0))
     assert [run.id for run in runs.list(wanted)] == expected
+
+
+def test_a_list_goes_on_after_a_run_until_there_are_no_more(runs):
+    for number, accepted in enumerate([3.0, 1.0, 2.0, 2.0, 2.0, 5.0]):
+        runs.create(some_run(f"r{number}", accepted=accepted), b"{}")
+    seen, after = [], ""
+    while page := runs.list(RunFilter(limit=2, after=after)):
+        assert len(page) <= 2
+        seen += [run.id for run in page]
+        after = page[-1].id
+    assert seen == ["r5", "r0", "r4", "r3", "r2", "r1"]
+    assert [run.id for run in runs.list(RunFilter(after="r4"))] == ["r3", "r2", "r1"]
+
+
+def test_a_list_goes_on_after_a_run_that_it_would_not_show(runs):
+    for name, accepted in [("a", 3.0), ("b", 2.0), ("c", 1.0)]:
+        runs.create(some_run(name, accepted=accepted, pipeline="odd" if name == "b" else "push"), b"{}")
+    assert [run.id for run in runs.list(RunFilter(pipeline="push", after="b"))] == ["c"]
+    assert runs.list(RunFilter(pipeline="push", after="c")) == []
+
+
+def test_a_list_after_what_is_not_there_is_not_found(runs):
+    runs.create(some_run("a"), b"{}")
+    with pytest.raises(NotFound):
+        runs.list(RunFilter(after="b"))
 
 
 def test_a_forgotten_run_is_gone_and_its_id_is_free(runs):

@@ -15,7 +15,7 @@ from bridge.core.records import MAX_RECORD_BYTES
 from bridge.errors import BridgeError, Misconfigured, NotFound, TooLarge, Unavailable
 from bridge.local.runs import SqliteRuns
 from bridge.ports import RunFilter
-from tests.fakes import some_run
+from tests.fakes import some_event, some_run
 
 _ROOT = Path(__file__).parents[2]
 
@@ -370,6 +370,24 @@ def test_a_file_of_a_newer_bridge_is_left_alone(runs, path):
     _execute(path, "PRAGMA user_version = 99")
     with pytest.raises(Misconfigured, match="written by a newer bridge: left alone"):
         runs.read("r1")
+
+
+def test_lists_filter_the_runs_of_a_file_that_an_older_bridge_wrote(runs, path):
+    event = some_event(branch="next", delivery="d9", short_title="The Größe", payload=b"")
+    runs.create(some_run("r1", event=event), b"{}")
+    runs.create(some_run("bad"), b"{}")
+    runs.close()
+    _execute(path, "UPDATE runs SET event = 'nonsense' WHERE id = 'bad'")
+    for index in ("runs_by_branch", "runs_by_delivery", "runs_by_verdict"):
+        _execute(path, f"DROP INDEX {index}")
+    for column in ("branch", "delivery", "searched"):
+        _execute(path, f"ALTER TABLE runs DROP COLUMN {column}")
+    _execute(path, "PRAGMA user_version = 1")
+    for wanted in (RunFilter(branch="next"), RunFilter(delivery="d9"), RunFilter(search="größe")):
+        assert [run.id for run in runs.list(wanted)] == ["r1"]
+    assert [run_id for run_id, _ in runs.damaged()] == []
+    assert [run.id for run in runs.list(RunFilter())] == ["r1"]
+    assert [run_id for run_id, _ in runs.damaged()] == ["bad"]
 
 
 def test_a_payload_that_no_world_could_keep_is_too_large_and_not_stored(runs):
