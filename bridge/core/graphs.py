@@ -199,10 +199,8 @@ def _mean(numbers: Sequence[float], otherwise: float) -> float:
     return sum(numbers) / len(numbers) if numbers else otherwise
 
 
-def _places(
-    lanes: Sequence[Sequence[_Cell]], width: int
-) -> _Places:
-        tallest = max(len(lane) for lane in lanes)
+def _places(lanes: Sequence[Sequence[_Cell]], width: int) -> _Places:
+    tallest = max(len(lane) for lane in lanes)
     places: _Places = {}
     for column, lane in enumerate(lanes):
         x = _MARGIN + column * (width + _GAP_X)
