@@ -1,0 +1,724 @@
+"""A whole world over fakes, in which anything may happen, and what must hold of it whatever happened.
+
+A history is a list of operations, each a name and its arguments, that can be written down and played again::
+
+    play([("deliver", 0), ("control", 0), ("delete", 0)])
+
+After each operation what must hold at every moment is looked at; at the end the world is left in peace, and
+everything must come to rest: `Violated` says what did not hold.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hypothesis import strategies as st
+
+from bridge import ports
+from bridge.core import names
+from bridge.core import obligations as ob
+from bridge.core.builds import Build, BuildPhase, BuildSpec, Ending
+from bridge.core.events import Revision
+from bridge.core.executions import Node, NodePhase
+from bridge.core.names import project_id
+from bridge.core.pipelines import Exit, Pipeline, Step, Trigger
+from bridge.core.projects import Project
+from bridge.core.runs import Act, Kind, Phase, Run, with_act
+from bridge.core.steps import Options
+from bridge.core.strays import Stray
+from bridge.core.verdicts import Verdict
+from bridge.errors import BridgeError, StatusNotPosted, Unavailable
+from bridge.flows.accepting import Accepted, accept
+from bridge.flows.fencing import fenced
+from bridge.flows.reconciling import Reconciling, Strays
+from bridge.flows.stepping import Interrupted, Key, Stepping
+from tests.fakes import (
+    Fake,
+    FakeBuilds,
+    FakeClock,
+    FakeEngine,
+    FakePipelines,
+    FakeReports,
+    FakeRuns,
+    Posted,
+    _can_fail,
+    some_event,
+)
+
+TIMEOUT_SECONDS = 600.0
+EXIT_SECONDS = 300.0
+RETENTION_SECONDS = 8 * 86400.0
+PIPELINE = Pipeline(
+    "push",
+    ("acme/widgets",),
+    (Trigger("push"),),
+    (Step("build", ("build",)), Step("test", ("test",), needs=("build",))),
+    exit=Exit(timeout_seconds=EXIT_SECONDS),
+    timeout_seconds=TIMEOUT_SECONDS,
+)
+PROJECT = Project(name="acme/widgets", id=project_id("acme/widgets"))
+OPTIONS = {"build": Options(("build",), tries=1), "test": Options(("test",), tries=2, timeout_seconds=120)}
+DELIVERIES = {0: ("d0", "a" * 40), 1: ("d1", "a" * 40), 2: ("d2", "b" * 40)}
+"""By number: the delivery and its commit. The first two have one commit and context."""
+MOST_ATTEMPTS = 3
+PATIENCE = 40
+"""So often a step's process sleeps before it is asked to end."""
+ROUND_SECONDS = 20.0
+ROUNDS = 150
+BOUND_SECONDS = 180.0 + 30.0
+"""After the deadline, or after peace began (docs/endings.md)."""
+FINAL = frozenset({"success", "failure", "error"})
+GOING = frozenset({BuildPhase.WAITING, BuildPhase.RUNNING})
+
+Operation = tuple[Any, ...]
+
+
+class Violated(AssertionError):
+    """Something that must hold did not."""
+
+
+class Killed(BaseException):
+    """The process died here."""
+
+
+def hold(condition: object, what: str) -> None:
+    """Raise Violated unless it holds."""
+    if not condition:
+        raise Violated(what)
+
+
+class Argo(FakeEngine):
+    """Workflows of which some are deaf: `needs` says by name which rung ends one, `held` which outlive a delete."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.needs: dict[str, int] = {}
+        self.held: set[str] = set()
+
+    def touch(self, run: Run, attempt: int) -> None:
+        super().touch(run, attempt)
+        name = names.workflow_name(run.id, attempt)
+        if self.needs.get(name) == ob.TOUCH:
+            self._told_to_end([], name)
+
+    def delete(self, run: Run, attempt: int) -> None:
+        name = names.workflow_name(run.id, attempt)
+        known = self.executions.get(name)
+        super().delete(run, attempt)
+        if name in self.held and known is not None:
+            self.executions[name] = replace(known, deleting=True)
+
+    def _told_to_end(self, asked: list[str], name: str) -> None:
+        rung = ob.STOP if asked is self.stopped else ob.TERMINATE if asked is self.terminated else ob.TOUCH
+        if rung < self.needs.get(name, ob.STOP):
+            asked.append(name)
+            return
+        super()._told_to_end(asked, name)
+
+
+class Copies(Fake):
+    """`Strays`: what people made with Argo's own commands."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__()
+        self._world = world
+        self.live: dict[str, Stray] = {}
+        """By the run and the name: those that go on."""
+        self.ended: list[Stray] = []
+
+    def of(self, run: Run) -> list[Stray]:
+        return [one for key, one in self.live.items() if key.startswith(f"{run.id} ") and self._goes_on(run, one)]
+
+    def _goes_on(self, run: Run, stray: Stray) -> bool:
+        if not stray.retried:
+            return True
+        found = self._world.engine.executions.get(stray.name)
+        return found is not None and not found.finished and not found.deleting
+
+    @_can_fail
+    def end(self, stray: Stray) -> None:
+        key = next((key for key, one in self.live.items() if one == stray), "")
+        if not key:
+            return
+        del self.live[key]
+        self.ended.append(stray)
+        if not stray.retried:
+            return
+        run = self._world.runs.records.get(key.split(" ")[0])
+        if run is not None:
+            self._world.engine.terminate.__wrapped__(self._world.engine, run, stray.retried)
+            known = [act for act in run.acts if act.follows >= stray.retried and act.kind is not Kind.CANCEL]
+            attempt = run.attempt_numbered(stray.retried)
+            fine = attempt is not None and attempt.verdict is Verdict.SUCCEEDED
+            hold(known or fine, f"{stray.name} was ended, and nobody knows of the retry that it stood for")
+
+
+@dataclass
+class Paused:
+    """A controller that was stopped between deciding and doing."""
+
+    run: str
+    actions: tuple[ob.Action, ...]
+    lease: int
+
+
+class World:
+    """All of it. Operations are the methods that OPERATIONS names."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.runs = FakeRuns()
+        self.pipelines = FakePipelines([PIPELINE])
+        self.engine = Argo()
+        self.builds = FakeBuilds(self.clock)
+        self.reports = FakeReports(taken_by="github")
+        self.strays = Copies(self)
+        self.builds.on_create.append(self._begin_build)
+        self.lease = 0
+        self.answered: set[int] = set()
+        self.sent: set[int] = set()
+        self.paused: list[Paused] = []
+        self.looked: dict[str, float] = {}
+        """When a controller last looked at a run and nothing went wrong."""
+        self._fates: list[str] = []
+        self._requests = 0
+        self._judged = 0
+        self._last: dict[tuple[str, str], Posted] = {}
+        self._verdicts: dict[tuple[str, int], Verdict] = {}
+        self._refused: list[object] = []
+        self._patience = 0
+        self._accepted: dict[str, float] = {}
+        self.peace: float | None = None
+
+    def controller(self, lease: int | None = None) -> Reconciling:
+        """One that leads, or did."""
+        token = self.lease if lease is None else lease
+
+        def leads() -> bool:
+            return token == self.lease
+
+        return Reconciling(
+            fenced(ports.Runs, self.runs, leads),
+            self.pipelines,
+            fenced(ports.Engine, self.engine, leads),
+            fenced(ports.Builds, self.builds, leads),
+            fenced(ports.Reports, self.reports, leads),
+            self.clock,
+            strays=fenced(Strays, self.strays, leads),
+            retention_seconds=RETENTION_SECONDS,
+        )
+
+    # What may happen
+
+    def deliver(self, number: int) -> None:
+        """GitHub sends an event, or sends it again."""
+        delivery, commit = DELIVERIES[number]
+        event = some_event(delivery=delivery, revision=Revision(commit, "refs/heads/main"))
+        self.sent.add(number)
+
+        def send() -> None:
+            said = accept(event, PROJECT, runs=self.runs, pipelines=self.pipelines, now=self.clock.now())
+            if isinstance(said, Accepted):
+                self.answered.add(number)
+
+        self._survive(send)
+
+    def control(self, number: int) -> None:
+        """The controller that leads looks at a run."""
+        self.lease += 1
+        for run in self._chosen(number):
+            if self._survive(lambda: self.controller().reconcile(run.id)):
+                self.looked[run.id] = self.clock.now()
+
+    def exit_handler(self, number: int) -> None:
+        """The exit handler of a Workflow runs, beside or without a controller."""
+        for run in self._chosen(number):
+            flow = replace(self.controller(), runs=self.runs, engine=self.engine, builds=self.builds)
+            self._survive(lambda: flow.exit(run.id))
+
+    def pause(self, number: int, done: int) -> None:
+        """The leader decides what to do, does the first of it, and is stopped there."""
+        for run in self._chosen(number):
+            flow = self.controller()
+            try:
+                actions = flow._owed(run, lambda _: True)
+            except (Killed, BridgeError):
+                return
+            paused = Paused(run.id, actions, self.lease)
+            self._carry_on(replace(paused, actions=actions[:done]))
+            self.paused.append(replace(paused, actions=actions[done:]))
+
+    def resume(self) -> None:
+        """One that was stopped goes on, unless another one leads meanwhile."""
+        for paused in self.paused[:1]:
+            self.paused.remove(paused)
+            self._carry_on(paused)
+
+    def _carry_on(self, paused: Paused) -> None:
+        flow, known = self.controller(paused.lease), self.runs.records.get(paused.run)
+        for action in paused.actions if known is not None else ():
+            if not self._survive(lambda: flow._apply(known, action)):
+                return
+
+    def step(self, number: int, step: str, back: int) -> None:
+        """A step's process runs, also of an attempt that is over, as a pod that outlives its Workflow does."""
+        for run in self._chosen(number):
+            attempt = len(run.state.attempts) - back
+            if attempt >= 1 and (step == "build" or self._succeeded(run, "build")):
+                self._step(run.id, step, attempt)
+
+    def fate(self, end: str) -> None:
+        """How the next build will be: succeed, fail, lose, run or wait."""
+        self._fates.append(end)
+
+    def end_build(self, end: str) -> None:
+        """A build that goes on ends."""
+        for build in [one for one in self.builds.builds if one.phase in GOING and not one.given_up][:1]:
+            self._end_build(build.id, end)
+
+    def vacuum(self, *, volume: bool) -> None:
+        """Brigade's vacuum takes what ended some time ago, so that a controller has seen it."""
+        for build in self.builds.builds:
+            if build.outcome is not None and self.looked.get(build.run, 0.0) > build.outcome.ended:
+                self.builds.sweep(build.id, leaves_volume=volume)
+
+    def delete(self, number: int, *, held: bool) -> None:
+        """Somebody deletes a Workflow; a finalizer may hold it."""
+        for run in self._chosen(number):
+            name = self._newest(run)
+            known = self.engine.executions.get(name)
+            if known is None:
+                return
+            if held:
+                self.engine.held.add(name)
+                self.engine.executions[name] = replace(known, deleting=True)
+            else:
+                del self.engine.executions[name]
+
+    def refuse(self, number: int) -> None:
+        """Argo finds that it cannot run a Workflow."""
+        self._change(number, root=None, finished=True, invalid="invalid spec: no such template")
+
+    def end_workflow(self, number: int, strategy: str) -> None:
+        """Somebody stops or terminates it."""
+        message = f"Stopped with strategy '{strategy}'"
+        self._change(number, root=NodePhase.FAILED, finished=True, message=message)
+
+    def linger(self, number: int, root: str) -> None:
+        """Its root node ends, and its exit pod is stuck; also a success that no build stands for."""
+        for run in self._chosen(number):
+            self.engine.needs[self._newest(run)] = ob.TERMINATE
+        self._change(number, root=NodePhase(root), finished=False)
+
+    def deaf(self, number: int, rung: int) -> None:
+        """A Workflow that does nothing until a rung of the escalation: suspended, queued, over quota, unschedulable."""
+        for run in self._chosen(number):
+            self.engine.needs[self._newest(run)] = rung
+            if rung == ob.DELETE:
+                self.engine.held.add(self._newest(run))
+
+    def copy(self, number: int) -> None:
+        """`argo resubmit`."""
+        for run in self._chosen(number):
+            if run.attempt is not None:
+                name = f"{self._newest(run)}-x{len(self.strays.live)}"
+                self.strays.live[f"{run.id} {name}"] = Stray(name, f"uid-{name}")
+
+    def argo_retry(self, number: int) -> None:
+        """`argo retry` of a Workflow that has ended."""
+        for run in self._chosen(number):
+            name, attempt = self._newest(run), run.attempt
+            known = self.engine.executions.get(name)
+            if attempt is None or attempt.verdict is None or known is None or not known.finished:
+                return
+            if known.deleting or len(run.state.attempts) >= MOST_ATTEMPTS or run.waiting_act is not None:
+                return
+            if attempt.verdict not in {Verdict.FAILED, Verdict.ERROR} and run.closed is None:
+                return
+            self.engine.set(run.id, attempt.n, root=NodePhase.RUNNING, finished=False, nodes=(), message="")
+            self.strays.live[f"{run.id} {name}"] = Stray(name, known.uid, attempt.n, "ada")
+
+    def ask(self, number: int, kind: str, back: int) -> None:
+        """A person asks for something."""
+        for run in self._chosen(number):
+            newest = len(run.state.attempts)
+            if newest >= MOST_ATTEMPTS and kind != Kind.CANCEL:
+                return
+            self._requests += 1
+            act = Act(Kind(kind), f"q{self._requests}", max(0, newest - back), "ann", "cli", self.clock.now())
+            self._survive(lambda: self.runs.change(run.id, lambda now: with_act(now, act)))
+
+    def unpublish(self, *, back: bool) -> None:
+        """The pipeline goes, or comes again."""
+        self.pipelines.pipelines = {"push": PIPELINE} if back else {}
+
+    def github(self, says: str, times: int) -> None:
+        """GitHub takes no statuses for a while: 500, 403 (a limit), 422, or a connection that breaks after it did."""
+        errors = {
+            "500": StatusNotPosted("500"),
+            "403": StatusNotPosted("403: secondary limit", retry_after_seconds=120.0),
+            "422": StatusNotPosted("422: no such commit", permanent=True),
+            "reset": StatusNotPosted("reset after the write"),
+        }
+        when = "after" if says == "reset" else "before"
+
+        def act() -> None:
+            if says == "422":
+                self._refused.append(self.clock.now())
+            raise errors[says]
+
+        self.reports.meanwhile("post", when, act, times=times)
+
+    def fail(self, call: str, when: str, how: str) -> None:
+        """The next call of a port's method dies, or its answer is lost, before or after its effect."""
+        port, method = call.split(".")
+        error = (
+            Killed() if how == "dies" else StatusNotPosted("lost") if port == "reports" else Unavailable("lost")
+        )
+        getattr(self, port).fail(method, when, error)
+
+    def wait(self, seconds: float) -> None:
+        """Time passes."""
+        self.clock.advance(seconds)
+
+    # What holds at every moment
+
+    def check(self) -> None:
+        """Raise Violated if something does not hold."""
+        hold(not self.builds.used_twice, f"a build's id was used twice: {self.builds.used_twice}")
+        self._check_statuses()
+        for run in self.runs.records.values():
+            self._check_run(run)
+        for build in self.builds.builds:
+            self._check_build(build)
+
+    def _check_run(self, run: Run) -> None:
+        verdicts = [one.verdict for one in run.state.attempts]
+        hold(all(verdicts[:-1]), f"{run.id}: an older attempt has no verdict")
+        for attempt in run.state.attempts:
+            if attempt.verdict is None:
+                continue
+            known = self._verdicts.setdefault((run.id, attempt.n), attempt.verdict)
+            hold(known is attempt.verdict, f"{run.id}: attempt {attempt.n} was {known}, now {attempt.verdict}")
+            asked = [act for act in run.acts if act.follows < attempt.n and act.kind is not Kind.CANCEL]
+            hold(attempt.kind is Kind.FIRST or asked, f"{run.id}: nobody asked for attempt {attempt.n}")
+        if run.phase is Phase.CLOSED:
+            hold(run.verdict is not None, f"{run.id} is closed without a verdict")
+            left = [one.id for one in self.builds.builds if one.run == run.id and one.phase in GOING]
+            hold(not left, f"{run.id} is closed, and its builds {left} go on")
+        for attempt in run.state.attempts:
+            fired = self._fired(run, attempt.n)
+            kept = [one for one in fired if not self._was_lost(one)]
+            hold(len(kept) <= 1, f"{run.id}: {len(kept)} exit events of attempt {attempt.n}")
+            failed = [one for one in fired if one.event.type == attempt.on_failure]
+            wrong = failed and attempt.verdict is Verdict.SUCCEEDED
+            hold(not wrong, f"{run.id}: attempt {attempt.n} succeeded after its {attempt.on_failure}")
+            hold(len(fired) <= ob.LOST_EXIT_BUILDS + 1, f"{run.id}: {len(fired)} builds of one exit event")
+
+    def _check_build(self, build: Build) -> None:
+        alike = [
+            one
+            for one in self.builds.builds
+            if (one.run, one.epoch, one.step) == (build.run, build.epoch, build.step)
+        ]
+        going = [one for one in alike if one.phase in GOING]
+        hold(len(going) <= 1, f"two builds of {build.step} of {build.run} go on")
+        if build.outcome is not None and build.outcome.ending is Ending.SUCCEEDED:
+            later = [one.number for one in alike if one.number > build.number]
+            hold(not later, f"{build.step} of {build.run} succeeded and was built again")
+
+    def _check_statuses(self) -> None:
+        for posted in self.reports.posts[self._judged :]:
+            key = (posted.sha, posted.report.context)
+            self._check_status(self._last.get(key), posted)
+            self._last[key] = posted
+        self._judged = len(self.reports.posts)
+
+    def _check_status(self, before: Posted | None, after: Posted) -> None:
+        if before is None:
+            return
+        old, new = before.report, after.report
+        said = f"{before.run} {old.state} ({old.attempt}), then {after.run} {new.state} ({new.attempt})"
+        if before.run != after.run:
+            newer = self._order(after.run) > self._order(before.run)
+            hold(newer, f"an older run spoke after a newer one: {said}")
+            return
+        hold(new.attempt >= old.attempt, f"an older attempt spoke after a newer one: {said}")
+        if old.attempt == new.attempt and old.state in FINAL:
+            hold(new.state == old.state, f"a final status did not stand: {said}")
+
+    def _order(self, run_id: str) -> tuple[float, int]:
+        run = self.runs.records.get(run_id)
+        accepted = run.accepted if run is not None else self._accepted.get(run_id, 0.0)
+        self._accepted[run_id] = accepted
+        return accepted, self.runs._order.get(run_id, 0)
+
+    # The end
+
+    def settle(self) -> None:
+        """Leave the world in peace, and look whether everything comes to rest in time."""
+        for port in (self.runs, self.pipelines, self.engine, self.builds, self.reports, self.strays):
+            port.heal()
+        self._fates.clear()
+        while self.paused:
+            self.resume()
+            self.check()
+        self.peace = self.clock.now()
+        for number in self.sent - self.answered:
+            self.deliver(number)
+        began = dict(self.runs.records)
+        for _ in range(ROUNDS):
+            self._round()
+            self.check()
+            if all(self._rests(run) for run in self.runs.records.values()):
+                break
+        self._check_peace(began)
+        self.clock.advance(RETENTION_SECONDS + 1)
+        for number in range(len(self.runs.records)):
+            self.control(number)
+        self._tidy()
+        hold(not self.runs.records, "a run is kept for longer than its retention")
+
+    def _tidy(self) -> None:
+        # The index offers the old runs; each look forgets one, and the numbers shift.
+        for run_id in list(self.runs.records):
+            self.controller().reconcile(run_id)
+
+    def _rests(self, run: Run) -> bool:
+        return run.phase is Phase.CLOSED and run.applicable_act is None and not self.strays.of(run)
+
+    def _round(self) -> None:
+        self.lease += 1
+        for run_id in list(self.runs.records):
+            self.controller().reconcile(run_id)
+            self.looked[run_id] = self.clock.now()
+            self._play_argo(run_id)
+        for build in self.builds.builds:
+            if build.phase in GOING and names.is_exit_step(build.step):
+                self.builds.succeed(build.id)
+        self.clock.advance(ROUND_SECONDS)
+
+    def _play_argo(self, run_id: str) -> None:
+        run = self.runs.records.get(run_id)
+        attempt = run.attempt if run is not None else None
+        if run is None or attempt is None or attempt.verdict is not None:
+            return
+        name = names.workflow_name(run_id, attempt.n)
+        known = self.engine.executions.get(name)
+        if known is None or known.root_ended or known.invalid or known.deleting or name in self.engine.needs:
+            return
+        for step in ("build", "test"):
+            if step == "build" or self._succeeded(run, "build"):
+                self._step(run_id, step, attempt.n)
+
+    def _check_peace(self, began: dict[str, Run]) -> None:
+        del began
+        for number in self.answered:
+            run_id = names.run_id(
+                project="acme/widgets", provider="github", pipeline="push", delivery=DELIVERIES[number][0]
+            )
+            hold(
+                run_id in self.runs.records or self._is_old(number), f"{run_id} was accepted, and there is no run"
+            )
+        newest: dict[tuple[str, str], Run] = {}
+        for run in sorted(self.runs.records.values(), key=lambda run: self._order(run.id)):
+            newest[run.event.revision.commit, run.context] = run
+            self._check_rest(run)
+        for key, run in newest.items():
+            self._check_last_status(key, run)
+
+    def _is_old(self, number: int) -> bool:
+        del number
+        return self.clock.now() - 1_700_000_000.0 > RETENTION_SECONDS
+
+    def _check_rest(self, run: Run) -> None:
+        attempt = run.attempt
+        hold(run.phase is Phase.CLOSED and attempt is not None, f"{run.id} is not closed")
+        assert attempt is not None
+        hold(run.verdict is attempt.verdict, f"{run.id} says {run.verdict}, its attempt {attempt.verdict}")
+        begun = attempt.submitted if attempt.submitted is not None else attempt.begun
+        due = max(self.peace or 0.0, begun + attempt.timeout_seconds) + BOUND_SECONDS
+        hold((attempt.ended or 0.0) <= due, f"{run.id} ended {(attempt.ended or 0.0) - due:g} s too late")
+        left = [one.id for one in self.builds.builds if one.run == run.id and one.open]
+        hold(not left, f"{run.id} is at rest, and its builds {left} are open")
+        hold(not self.strays.of(run), f"{run.id} is at rest, and Workflows under its labels go on")
+        for one in run.state.attempts:
+            found = self.engine.executions.get(names.workflow_name(run.id, one.n))
+            ended = found is None or found.finished or found.deleting
+            hold(ended, f"{run.id} is at rest, and the Workflow of attempt {one.n} goes on")
+        owes = attempt.verdict is not Verdict.SUCCEEDED and attempt.on_failure and not attempt.exit_error
+        fired = self._fired(run, attempt.n)
+        hold(bool(owes) == bool(fired), f"{run.id}: {len(fired)} exit events of a run that is {attempt.verdict}")
+        lost = sum(self._was_lost(one) for one in fired)
+        hold(lost < len(fired) or not owes or lost > ob.LOST_EXIT_BUILDS, f"{run.id}: its exit event was lost")
+
+    def _check_last_status(self, key: tuple[str, str], run: Run) -> None:
+        last = self._last.get(key)
+        if self._refused and run.state.report_given_up is not None:
+            return
+        hold(last is not None, f"nobody ever posted a status of {run.id}")
+        assert last is not None
+        assert run.verdict is not None
+        wanted = (run.id, run.verdict.commit_state)
+        hold(
+            (last.run, last.report.state) == wanted,
+            f"the commit says {last.report}, and {run.id} is {run.verdict}",
+        )
+
+    # Its parts
+
+    def _chosen(self, number: int) -> list[Run]:
+        known = sorted(self.runs.records.values(), key=lambda run: self.runs._order[run.id])
+        return [known[number % len(known)]] if known else []
+
+    def _newest(self, run: Run) -> str:
+        return names.workflow_name(run.id, max(1, len(run.state.attempts)))
+
+    def _change(self, number: int, **changes: Any) -> None:
+        for run in self._chosen(number):
+            known = self.engine.executions.get(self._newest(run))
+            if known is not None and not known.root_ended and not known.finished:
+                self.engine.executions[self._newest(run)] = replace(known, **changes)
+
+    def _survive(self, act: Callable[[], object]) -> bool:
+        try:
+            act()
+        except (Killed, BridgeError):
+            return False
+        return True
+
+    def _begin_build(self, spec: BuildSpec) -> None:
+        end = self._fates.pop(0) if self._fates else "succeed"
+        self._end_build(spec.id, end)
+
+    def _end_build(self, build_id: str, end: str) -> None:
+        acts = {
+            "succeed": self.builds.succeed,
+            "fail": self.builds.break_down,
+            "lose": self.builds.lose,
+            "run": self.builds.start,
+        }
+        if end in acts:
+            acts[end](build_id)
+
+    def _fired(self, run: Run, attempt: int) -> list[BuildSpec]:
+        return [spec for spec in self.builds.specs if (spec.run, spec.step) == (run.id, names.exit_step(attempt))]
+
+    def _was_lost(self, spec: BuildSpec) -> bool:
+        """Also one that vacuum took: the builds after it say so."""
+        found = next((one for one in self.builds.builds if one.id == spec.id), None)
+        outcome = found.outcome if found is not None else None
+        if outcome is not None:
+            self._lost_ids = getattr(self, "_lost_ids", set()) | (
+                {spec.id} if outcome.ending is Ending.LOST else set()
+            )
+        return spec.id in getattr(self, "_lost_ids", set())
+
+    def _succeeded(self, run: Run, step: str) -> bool:
+        epoch = run.attempt.epoch if run.attempt else 1
+        ended = [
+            one
+            for one in self.builds.builds
+            if (one.run, one.epoch, one.step) == (run.id, epoch, step)
+            and one.outcome is not None
+            and one.outcome.ending is Ending.SUCCEEDED
+        ]
+        return bool(ended) or run.step(epoch, step).succeeded is not None
+
+    def _step(self, run_id: str, step: str, attempt: int) -> None:
+        stepping = Stepping(self.runs, self.builds, self.clock, lambda _: None, lambda _: None)
+        self._patience = PATIENCE
+
+        def impatient() -> None:
+            self._patience -= 1
+            if self._patience < 0:
+                raise Interrupted
+
+        code = None
+        self.clock.on_sleep.append(impatient)
+        try:
+            code = stepping.answer(Key(run_id, attempt, step), OPTIONS[step]).code
+        except (Killed, BridgeError):
+            pass
+        finally:
+            self.clock.on_sleep.remove(impatient)
+        if code in {0, 2, 3, 69, 124}:
+            self._node(run_id, step, attempt, code)
+
+    def _node(self, run_id: str, step: str, attempt: int, code: int) -> None:
+        """Argo sees a step's process end, and ends the root node when there is nothing left to do."""
+        known = self.engine.executions.get(names.workflow_name(run_id, attempt))
+        if known is None or known.root_ended or known.invalid or known.deleting:
+            return
+        phase = NodePhase.SUCCEEDED if code == 0 else NodePhase.FAILED
+        nodes = {node.step: node for node in known.nodes} | {step: Node(step, phase, code)}
+        self.engine.set(run_id, attempt, nodes=tuple(nodes.values()))
+        if code != 0:
+            self.engine.set(run_id, attempt, root=NodePhase.FAILED, finished=True)
+        elif all(name in nodes and nodes[name].exit_code == 0 for name in OPTIONS):
+            self.engine.set(run_id, attempt, root=NodePhase.SUCCEEDED, finished=True)
+
+
+_numbers = st.integers(0, 2)
+_PORTS = {
+    "runs": (ports.Runs, ("read", "payload")),
+    "engine": (ports.Engine, ("observe",)),
+    "builds": (ports.Builds, ("find", "log")),
+    "reports": (ports.Reports, ()),
+    "strays": (Strays, ()),
+}
+CALLS = sorted(
+    f"{port}.{method}"
+    for port, (kind, reads) in _PORTS.items()
+    for method in (*ports.writing_methods(kind), *reads)
+)
+"""Every writing call of the ports, by their marks, and some that read."""
+OPERATIONS: dict[str, st.SearchStrategy[Operation]] = {
+    "deliver": st.tuples(_numbers),
+    "control": st.tuples(_numbers),
+    "exit_handler": st.tuples(_numbers),
+    "pause": st.tuples(_numbers, st.integers(0, 1)),
+    "resume": st.tuples(),
+    "step": st.tuples(_numbers, st.sampled_from(["build", "test"]), st.integers(0, 1)),
+    "fate": st.tuples(st.sampled_from(["succeed", "fail", "lose", "run", "wait"])),
+    "end_build": st.tuples(st.sampled_from(["succeed", "fail", "lose"])),
+    "vacuum": st.tuples(st.booleans()),
+    "delete": st.tuples(_numbers, st.booleans()),
+    "refuse": st.tuples(_numbers),
+    "end_workflow": st.tuples(_numbers, st.sampled_from(["Stop", "Terminate"])),
+    "linger": st.tuples(_numbers, st.sampled_from(["Succeeded", "Failed"])),
+    "deaf": st.tuples(_numbers, st.integers(ob.TOUCH, ob.DELETE)),
+    "copy": st.tuples(_numbers),
+    "argo_retry": st.tuples(_numbers),
+    "ask": st.tuples(_numbers, st.sampled_from(["retry", "rerun", "cancel"]), st.integers(0, 1)),
+    "unpublish": st.tuples(st.booleans()),
+    "github": st.tuples(st.sampled_from(["500", "403", "422", "reset"]), st.integers(1, 5)),
+    "fail": st.tuples(
+        st.sampled_from(CALLS), st.sampled_from(["before", "after"]), st.sampled_from(["dies", "lost"])
+    ),
+    "wait": st.tuples(st.sampled_from([1, 30, 200, 700, 3600])),
+}
+_KEYWORDS = {"vacuum": "volume", "unpublish": "back", "delete": "held"}
+
+
+def operations() -> st.SearchStrategy[Operation]:
+    """Any operation, with its arguments."""
+    return st.one_of([made.map(lambda args, name=name: (name, *args)) for name, made in OPERATIONS.items()])
+
+
+def apply(world: World, operation: Operation) -> None:
+    """Do it, and look whether everything holds."""
+    name, *args = operation
+    keyword = _KEYWORDS.get(name)
+    more = {keyword: args.pop()} if keyword else {}
+    getattr(world, name)(*args, **more)
+    world.check()
+
+
+def play(history: Sequence[Operation]) -> World:
+    """A whole history and its peaceful end. Raises Violated."""
+    world = World()
+    for operation in history:
+        apply(world, operation)
+    world.settle()
+    return world
