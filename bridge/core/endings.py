@@ -84,9 +84,14 @@ def _fired(attempt: Attempt, builds: Iterable[Build]) -> bool:
     return any(build.step == names.exit_step(attempt.n) and build.event == attempt.on_failure for build in builds)
 
 
-def _nothing_to_do(run: Run, attempt: Attempt) -> str:
+def did_nothing(run: Run, attempt: Attempt) -> bool:
+    """Whether an attempt that succeeded did so because nobody handles any event of its steps."""
     states = [run.step(attempt.epoch, step) for step in attempt.steps]
-    if states and all(state.unhandled and state.succeeded is None for state in states):
+    return bool(states) and all(state.unhandled and state.succeeded is None for state in states)
+
+
+def _nothing_to_do(run: Run, attempt: Attempt) -> str:
+    if did_nothing(run, attempt):
         return f"nothing to do: brigade.js has no handler for {run.event.type}"
     return ""
 
