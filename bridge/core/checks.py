@@ -254,13 +254,7 @@ def _code(text: str) -> str:
 
 
 def _link(text: str, url: str) -> str:
-    if (
-        not url.startswith(("http://", "https://"))
-        or len(url) > _LONGEST_LINK
-        or re.search(r"[\s<>()\[\]\"'`]", url)
-    ):
-        return _code(text)
-    return f"[{text}]({url})"
+    return f"[{text}]({url})" if _LINK.fullmatch(url) else _code(text)
 
 
 def _bytes(lines: Iterable[str]) -> int:
