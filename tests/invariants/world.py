@@ -10,6 +10,7 @@ everything must come to rest: `Violated` says what did not hold.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
@@ -187,6 +188,8 @@ class World:
         self._verdicts: dict[tuple[str, int], Verdict] = {}
         self._refused: list[object] = []
         self._patience = 0
+        self._lost: set[str] = set()
+        """Builds that were lost; vacuum may have taken them."""
         self._accepted: dict[str, float] = {}
         self.peace: float | None = None
 
@@ -227,14 +230,14 @@ class World:
         """The controller that leads looks at a run."""
         self.lease += 1
         for run in self._chosen(number):
-            if self._survive(lambda: self.controller().reconcile(run.id)):
+            if self._survive(self.controller().reconcile, run.id):
                 self.looked[run.id] = self.clock.now()
 
     def exit_handler(self, number: int) -> None:
         """The exit handler of a Workflow runs, beside or without a controller."""
         for run in self._chosen(number):
             flow = replace(self.controller(), runs=self.runs, engine=self.engine, builds=self.builds)
-            self._survive(lambda: flow.exit(run.id))
+            self._survive(flow.exit, run.id)
 
     def pause(self, number: int, done: int) -> None:
         """The leader decides what to do, does the first of it, and is stopped there."""
@@ -257,7 +260,7 @@ class World:
     def _carry_on(self, paused: Paused) -> None:
         flow, known = self.controller(paused.lease), self.runs.records.get(paused.run)
         for action in paused.actions if known is not None else ():
-            if not self._survive(lambda: flow._apply(known, action)):
+            if not self._survive(flow._apply, known, action):
                 return
 
     def step(self, number: int, step: str, back: int) -> None:
@@ -346,7 +349,7 @@ class World:
                 return
             self._requests += 1
             act = Act(Kind(kind), f"q{self._requests}", max(0, newest - back), "ann", "cli", self.clock.now())
-            self._survive(lambda: self.runs.change(run.id, lambda now: with_act(now, act)))
+            self._survive(self.runs.change, run.id, partial(_with, act))
 
     def unpublish(self, *, back: bool) -> None:
         """The pipeline goes, or comes again."""
@@ -387,6 +390,9 @@ class World:
         """Raise Violated if something does not hold."""
         hold(not self.builds.used_twice, f"a build's id was used twice: {self.builds.used_twice}")
         self._check_statuses()
+        for build in self.builds.builds:
+            if build.outcome is not None and build.outcome.ending is Ending.LOST:
+                self._lost.add(build.id)
         for run in self.runs.records.values():
             self._check_run(run)
         for build in self.builds.builds:
@@ -466,13 +472,12 @@ class World:
         self.peace = self.clock.now()
         for number in self.sent - self.answered:
             self.deliver(number)
-        began = dict(self.runs.records)
         for _ in range(ROUNDS):
             self._round()
             self.check()
             if all(self._rests(run) for run in self.runs.records.values()):
                 break
-        self._check_peace(began)
+        self._check_peace()
         self.clock.advance(RETENTION_SECONDS + 1)
         for number in range(len(self.runs.records)):
             self.control(number)
@@ -511,25 +516,18 @@ class World:
             if step == "build" or self._succeeded(run, "build"):
                 self._step(run_id, step, attempt.n)
 
-    def _check_peace(self, began: dict[str, Run]) -> None:
-        del began
+    def _check_peace(self) -> None:
         for number in self.answered:
             run_id = names.run_id(
                 project="acme/widgets", provider="github", pipeline="push", delivery=DELIVERIES[number][0]
             )
-            hold(
-                run_id in self.runs.records or self._is_old(number), f"{run_id} was accepted, and there is no run"
-            )
+            hold(run_id in self.runs.records, f"{run_id} was accepted, and there is no run")
         newest: dict[tuple[str, str], Run] = {}
         for run in sorted(self.runs.records.values(), key=lambda run: self._order(run.id)):
             newest[run.event.revision.commit, run.context] = run
             self._check_rest(run)
         for key, run in newest.items():
             self._check_last_status(key, run)
-
-    def _is_old(self, number: int) -> bool:
-        del number
-        return self.clock.now() - 1_700_000_000.0 > RETENTION_SECONDS
 
     def _check_rest(self, run: Run) -> None:
         attempt = run.attempt
@@ -580,9 +578,9 @@ class World:
             if known is not None and not known.root_ended and not known.finished:
                 self.engine.executions[self._newest(run)] = replace(known, **changes)
 
-    def _survive(self, act: Callable[[], object]) -> bool:
+    def _survive(self, act: Callable[..., object], *args: object) -> bool:
         try:
-            act()
+            act(*args)
         except (Killed, BridgeError):
             return False
         return True
@@ -605,14 +603,7 @@ class World:
         return [spec for spec in self.builds.specs if (spec.run, spec.step) == (run.id, names.exit_step(attempt))]
 
     def _was_lost(self, spec: BuildSpec) -> bool:
-        """Also one that vacuum took: the builds after it say so."""
-        found = next((one for one in self.builds.builds if one.id == spec.id), None)
-        outcome = found.outcome if found is not None else None
-        if outcome is not None:
-            self._lost_ids = getattr(self, "_lost_ids", set()) | (
-                {spec.id} if outcome.ending is Ending.LOST else set()
-            )
-        return spec.id in getattr(self, "_lost_ids", set())
+        return spec.id in self._lost
 
     def _succeeded(self, run: Run, step: str) -> bool:
         epoch = run.attempt.epoch if run.attempt else 1
@@ -657,6 +648,10 @@ class World:
             self.engine.set(run_id, attempt, root=NodePhase.FAILED, finished=True)
         elif all(name in nodes and nodes[name].exit_code == 0 for name in OPTIONS):
             self.engine.set(run_id, attempt, root=NodePhase.SUCCEEDED, finished=True)
+
+
+def _with(act: Act, run: Run) -> Run:
+    return with_act(run, act)
 
 
 _numbers = st.integers(0, 2)
