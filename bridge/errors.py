@@ -20,6 +20,8 @@ could not be found out, or may not be done::
         Forbidden
         Unavailable          ask again later
       StatusNotPosted      the git host did not take a status
+        StatusPutOff         nobody was asked: its limits leave no room now
+        StatusOverwritten    it was taken, and the context shows another one
 """
 
 
@@ -113,3 +115,22 @@ class StatusNotPosted(BridgeError):
         super().__init__(message)
         self.permanent = permanent
         self.retry_after_seconds = retry_after_seconds
+
+
+class StatusPutOff(StatusNotPosted):
+    """The git host was not asked: what it said before leaves no room now.
+
+    Args:
+        message: which limit, and until when.
+        retry_after_seconds: when there may be room.
+        turn: it is only that final statuses go first: a final one of the same run need not wait so long.
+
+    """
+
+    def __init__(self, message: str, *, retry_after_seconds: float, turn: bool = False) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.turn = turn
+
+
+class StatusOverwritten(StatusNotPosted):
+    """The git host took the status, and its context shows another one on top: it is owed again."""

@@ -348,18 +348,33 @@ def _firing(attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Fire | Give
 
 
 def _posting(run: Run, report: Report, seen: Seen) -> tuple[Post, ...]:
-    """The status that is not delivered yet. Within an attempt a final one never goes back to pending, and an
-    older attempt never speaks after a newer one."""
+    """The status that is not delivered yet, if it is time."""
+    if not seen.speaks or not _lacks(run, report):
+        return ()
+    state = run.state
+    due = state.report_after if report.is_final else max(state.report_after, state.report_pending_after)
+    return (Post(report),) if seen.now >= due else ()
+
+
+def _lacks(run: Run, report: Report) -> bool:
+    """Whether `report` has to be delivered. Within an attempt a final one never goes back to pending, and an older
+    attempt never speaks after a newer one."""
     reported = run.state.reported
-    if not seen.speaks or seen.now < run.state.report_after or run.state.report_given_up == report:
-        return ()
-    if reported is None:
-        return (Post(report),)
-    if reported.attempt > report.attempt or reported == report:
-        return ()
-    if report.state == "pending" and reported.attempt == report.attempt:
-        return ()
-    return (Post(report),)
+    if report in {reported, run.state.report_given_up}:
+        return False
+    return reported is None or not report.is_older_than(reported)
+
+
+def undelivered(run: Run) -> Report | None:
+    """The status that the run still has to deliver, whatever it waits for; None if its newest one is where it can
+    get, or it is closed. That a newer run may speak in its place is not looked at."""
+    attempt = run.attempt
+    if attempt is None or run.phase is Phase.CLOSED:
+        return None
+    report = pending_report(run)
+    if attempt.verdict is not None:
+        report = final_report(run, attempt, attempt.verdict)
+    return report if _lacks(run, report) else None
 
 
 def _settled(run: Run, report: Report, seen: Seen) -> bool:

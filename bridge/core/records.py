@@ -84,6 +84,8 @@ def encode_state(state: State) -> str:
         "report_error": state.report_error,
         "report_after": state.report_after,
         "report_failures": state.report_failures,
+        "report_pending_after": state.report_pending_after or None,
+        "report_overwritten": state.report_overwritten or None,
     }
     return _dumped({"schema": SCHEMA_VERSION, **_without_empty(fields)})
 
@@ -100,6 +102,8 @@ def decode_state(text: str) -> State:
         report_error=fields.text("report_error"),
         report_after=fields.number("report_after"),
         report_failures=fields.whole("report_failures"),
+        report_pending_after=fields.number("report_pending_after"),
+        report_overwritten=fields.whole("report_overwritten"),
     )
 
 

@@ -106,6 +106,17 @@ class Report:
     description: str
     attempt: int
 
+    @property
+    def is_final(self) -> bool:
+        """Whether it tells of an end."""
+        return self.state != "pending"
+
+    def is_older_than(self, other: "Report") -> bool:
+        """Whether `other` tells of what came later: another attempt, or this one's end."""
+        if self.attempt != other.attempt:
+            return self.attempt < other.attempt
+        return other.is_final and not self.is_final
+
 
 @dataclass(frozen=True)
 class State:
@@ -126,6 +137,10 @@ class State:
     """Do not post before this time."""
     report_failures: int = 0
     """Posts in a row that did not work."""
+    report_pending_after: float = 0.0
+    """Do not post a pending one before this time; a final one need not wait."""
+    report_overwritten: int = 0
+    """How often in a row a final status was taken and another one was on top of it."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +224,8 @@ def with_attempt(run: Run, attempt: Attempt) -> Run:
         report_error="",
         report_after=0.0,
         report_failures=0,
+        report_pending_after=0.0,
+        report_overwritten=0,
     )
     return replace(run, phase=Phase.RUNNING, verdict=None, reason="", closed=None, state=state)
 
@@ -260,17 +277,47 @@ def with_step(run: Run, epoch: int, step: str, seen: StepState) -> Run:
 
 
 def with_report(run: Run, report: Report, *, to: str) -> Run:
-    """`run` with `report` acknowledged."""
+    """`run` with `report` acknowledged. A closed run, which is owed no status any more, keeps a newer one stands."""
+    known = run.state.reported
+    if run.phase is Phase.CLOSED and known is not None and report.is_older_than(known):
+        return run
     state = replace(
-        run.state, reported=report, reported_to=to, report_error="", report_after=0.0, report_failures=0
+        run.state,
+        reported=report,
+        reported_to=to,
+        report_error="",
+        report_after=0.0,
+        report_failures=0,
+        report_pending_after=0.0,
+        report_overwritten=0,
     )
     return replace(run, state=state)
 
 
-def with_report_put_off(run: Run, *, error: str, until: float) -> Run:
-    """`run` with its next post not before `until`."""
-    failures = run.state.report_failures + 1
-    state = replace(run.state, report_error=error, report_after=until, report_failures=failures)
+def with_report_put_off(
+    run: Run, *, error: str, until: float, pending_only: bool = False, failed: bool = True
+) -> Run:
+    """`run` with its next post not before `until`.
+
+    Args:
+        run: the record.
+        error: why, for people.
+        until: seconds since the epoch.
+        pending_only: a final status need not wait.
+        failed: somebody was asked and did not take it.
+
+    """
+    failures = run.state.report_failures + int(failed)
+    state = replace(run.state, report_error=error, report_failures=failures)
+    if pending_only:
+        return replace(run, state=replace(state, report_pending_after=until))
+    return replace(run, state=replace(state, report_after=until))
+
+
+def with_report_overwritten(run: Run, *, error: str, until: float) -> Run:
+    """`run` with a final status owed again, not before `until`, since another one was on top of it."""
+    overwritten = run.state.report_overwritten + 1
+    state = replace(run.state, report_error=error, report_after=until, report_overwritten=overwritten)
     return replace(run, state=state)
 
 

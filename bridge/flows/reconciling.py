@@ -50,6 +50,8 @@ REPORT_BACKOFF_SECONDS = 2.0
 REPORT_BACKOFF_CAP_SECONDS = 300.0
 MOST_OVERWRITTEN = 5
 """So often a final status is delivered again because another one was on top of it; then somebody else wants to."""
+MOST_OVERWRITTEN = 5
+"""So often a final status is delivered again because another one was on top of it; then somebody else wants to."""
 TOKEN_SECONDS = 300.0
 """So long an exit event waits for its installation token; it may not keep a run open for ever."""
 

@@ -81,6 +81,8 @@ _states = st.builds(
     report_error=_texts,
     report_after=_numbers,
     report_failures=_whole,
+    report_pending_after=_numbers,
+    report_overwritten=_whole,
 )
 
 
@@ -142,6 +144,8 @@ _WHOLE_STATE = _everything_changed(
     report_error="503",
     report_after=9.5,
     report_failures=4,
+    report_pending_after=10.5,
+    report_overwritten=3,
 )
 
 
@@ -226,6 +230,8 @@ def test_the_wire_format_is_this_one():
         "report_error": "503",
         "report_after": 9.5,
         "report_failures": 4,
+        "report_pending_after": 10.5,
+        "report_overwritten": 3,
     }
     assert json.loads(records.encode_event(Event("github", "push", "acme/widgets", "d1"))) == {
         "schema": 1,
