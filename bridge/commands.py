@@ -337,6 +337,14 @@ def cancel(meant: Meant, *, url: Url = None) -> None:
 
 
 @app.command()
+def approve(run_id: RunArgument, *, url: Url = None) -> None:
+    """Let a held run begin: of a pull request from a fork whose author the project does not build by itself."""
+    if not wanted(run_id).run:
+        raise Misconfigured(f"{run_id[:80]!r} is no run: approve the one that you looked at, by its id")
+    _act(run_id, Kind.APPROVE, url)
+
+
+@app.command()
 def send(
     event: Annotated[
         str, typer.Argument(help="GitHub's name of the event: push, pull_request, …", show_default=False)

@@ -12,7 +12,7 @@ from bridge.core.endings import gone_end, root_end
 from bridge.core.executions import Execution
 from bridge.core.exits import exit_event_of
 from bridge.core.pipelines import Pipeline
-from bridge.core.reports import final_report, pending_report
+from bridge.core.reports import final_report, held_report, pending_report
 from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, StepState
 from bridge.core.strays import Stray, retry_of
 from bridge.core.verdicts import Verdict
@@ -157,6 +157,8 @@ def owed(run: Run, seen: Seen) -> tuple[Action, ...]:
 
 def _owed(run: Run, seen: Seen) -> tuple[Action, ...]:
     attempt = run.attempt
+    if attempt is None and run.awaits_approval:
+        return _of_held(run, seen)
     if attempt is None:
         return (Begin(_first_attempt(seen)),)
     if run.phase is Phase.CLOSED and run.applicable_act is None:
@@ -170,6 +172,14 @@ def _owed(run: Run, seen: Seen) -> tuple[Action, ...]:
     if attempt.verdict is None:
         return _of_running(run, attempt, seen)
     return _of_ended(run, attempt, attempt.verdict, seen)
+
+
+def _of_held(run: Run, seen: Seen) -> tuple[Action, ...]:
+    """What is owed to a run that may not begin: a status that says what a maintainer has to do, and its end."""
+    if run.phase is Phase.CLOSED:
+        return () if seen.strays else _kept(run, seen)
+    report = held_report(run)
+    return _posting(run, report, seen) or ((Close(),) if _settled(run, report, seen) else ())
 
 
 def _asked(run: Run, seen: Seen) -> tuple[Ask, ...]:

@@ -21,6 +21,10 @@ from bridge.errors import Misconfigured, TooLarge
 SCHEMA_VERSION = 1
 """Grows only when an older bridge would misread what a newer one writes; a new optional key is no reason."""
 
+HELD_SCHEMA_VERSION = 2
+"""Of the state of a run that is held, and of acts with an approval: an older bridge, which would begin such a run,
+leaves it alone. All else is written as before."""
+
 MAX_RECORD_BYTES = 900 * 1024
 """Event and packed payload together: a record must fit into a Secret (design.md, On the wire)."""
 
@@ -61,12 +65,15 @@ def decode_event(text: str) -> Event:
 
 def encode_acts(acts: tuple[Act, ...]) -> str:
     """The acts as JSON text in ASCII."""
-    return _dumped({"schema": SCHEMA_VERSION, "acts": [_act_fields(act) for act in acts]})
+    approved = any(act.kind is Kind.APPROVE for act in acts)
+    return _dumped(
+        {"schema": HELD_SCHEMA_VERSION if approved else SCHEMA_VERSION, "acts": [_act_fields(act) for act in acts]}
+    )
 
 
 def decode_acts(text: str) -> tuple[Act, ...]:
     """The acts of `encode_acts`. Raises Misconfigured that names the field."""
-    return Fields.of_text(text, "acts").parts("acts", _act)
+    return Fields.of_text(text, "acts", newest=HELD_SCHEMA_VERSION).parts("acts", _act)
 
 
 def encode_state(state: State) -> str:
@@ -86,13 +93,14 @@ def encode_state(state: State) -> str:
         "report_failures": state.report_failures,
         "report_pending_after": state.report_pending_after or None,
         "report_overwritten": state.report_overwritten or None,
+        "held": state.held,
     }
-    return _dumped({"schema": SCHEMA_VERSION, **_without_empty(fields)})
+    return _dumped({"schema": HELD_SCHEMA_VERSION if state.held else SCHEMA_VERSION, **_without_empty(fields)})
 
 
 def decode_state(text: str) -> State:
     """The state of `encode_state`. Raises Misconfigured that names the field."""
-    fields = Fields.of_text(text, "state")
+    fields = Fields.of_text(text, "state", newest=HELD_SCHEMA_VERSION)
     return State(
         attempts=fields.parts("attempts", _attempt),
         steps=dict(fields.parts("steps", _step)),
@@ -104,6 +112,7 @@ def decode_state(text: str) -> State:
         report_failures=fields.whole("report_failures"),
         report_pending_after=fields.number("report_pending_after"),
         report_overwritten=fields.whole("report_overwritten"),
+        held=fields.text("held"),
     )
 
 
@@ -311,8 +320,8 @@ class Fields:
         self._where = where
 
     @classmethod
-    def of_text(cls, text: str, where: str) -> "Fields":
-        """The object in a text that says its schema. Raises Misconfigured."""
+    def of_text(cls, text: str, where: str, *, newest: int = SCHEMA_VERSION) -> "Fields":
+        """The object in a text that says its schema, at most `newest`. Raises Misconfigured."""
         try:
             values = json.loads(text, parse_constant=_refused_constant)
         except (ValueError, RecursionError) as exc:
@@ -321,10 +330,10 @@ class Fields:
             raise _damaged(where, "it is no JSON object")
         fields = cls(values, where)
         schema = fields.whole("schema", required=True)
-        if schema > SCHEMA_VERSION:
+        if schema > newest:
             raise Misconfigured(
                 f"the record's {where} was written by a newer bridge: left alone "
-                f"(its schema is {schema}, this bridge knows {SCHEMA_VERSION}); upgrade this bridge"
+                f"(its schema is {schema}, this bridge knows {newest}); upgrade this bridge"
             )
         return fields
 

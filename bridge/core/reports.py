@@ -5,6 +5,7 @@ from bridge.core.verdicts import Verdict
 
 DESCRIPTION_CHARACTERS = 140
 """GitHub's limit (facts/github.md)."""
+SHORT_SHA_CHARACTERS = 7
 
 
 def context_of(*, pipeline: str, event_family: str, wanted: str | None) -> str:
@@ -18,6 +19,17 @@ def pending_report(run: Run) -> Report:
     n = attempt.n if attempt else 1
     text = "accepted: its steps are being run" if n == 1 else f"attempt {n}: its steps are being run"
     return Report(run.context, "pending", text, n)
+
+
+def held_report(run: Run) -> Report:
+    """The status of a run that may not begin before a maintainer approves it: final, until one does."""
+    return Report(run.context, Verdict.CANCELLED.commit_state, cut(how_to_approve(run)), 0)
+
+
+def how_to_approve(run: Run) -> str:
+    """What has to happen before a held run may begin, for a person."""
+    sha = run.event.revision.commit[:SHORT_SHA_CHARACTERS]
+    return f"waits for a maintainer: comment /ok-to-test {sha}, or bridgectl approve {run.id}"
 
 
 def final_report(run: Run, attempt: Attempt, verdict: Verdict) -> Report:

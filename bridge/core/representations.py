@@ -27,6 +27,7 @@ def run_summary(run: Run, *, url: str = "") -> Json:
         "verdict": run.verdict.value if run.verdict else None,
         "reason": run.reason or (run.attempt.reason if run.attempt else ""),
         "attempt": run.attempt.n if run.attempt else 0,
+        "held": run.held if run.awaits_approval else "",
         "event": event.type,
         "provider": event.provider,
         "delivery": event.delivery,

@@ -25,12 +25,14 @@ class Phase(StrEnum):
 
 
 class Kind(StrEnum):
-    """Why an attempt exists, and what an act asks for. `FIRST` is no act; `CANCEL` makes no attempt."""
+    """Why an attempt exists, and what an act asks for. `FIRST` is no act; `CANCEL` makes no attempt, and by
+    `APPROVE` the first one of a held run begins."""
 
     FIRST = "first"
     RETRY = "retry"
     RERUN = "rerun"
     CANCEL = "cancel"
+    APPROVE = "approve"
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,9 @@ class State:
     """Do not post a pending one before this time; a final one need not wait."""
     report_overwritten: int = 0
     """How often in a row a final status was taken and another one was on top of it."""
+    held: str = ""
+    """Why the run may not begin before somebody with rights approves it, for people; empty: it may. It is written
+    with the record and stays when it was approved."""
 
 
 @dataclass(frozen=True)
@@ -169,20 +174,34 @@ class Run:
         """The newest attempt."""
         return self.state.attempts[-1] if self.state.attempts else None
 
+    @property
+    def held(self) -> str:
+        """Why it may not begin before somebody approves it; empty if it may. It stays when it was approved."""
+        return self.state.held
+
+    @property
+    def awaits_approval(self) -> bool:
+        """Whether it is held and nobody has approved it yet: nothing of it may run."""
+        return bool(self.held) and not any(act.kind is Kind.APPROVE for act in self.acts)
+
     def attempt_numbered(self, n: int) -> Attempt | None:
         """Attempt `n`, if the record has it."""
         return next((attempt for attempt in self.state.attempts if attempt.n == n), None)
 
     @property
     def waiting_act(self) -> Act | None:
-        """The retry or rerun that follows the newest attempt, the earliest asked for. One that follows an
-        older attempt has its successor already and waits no more."""
-        return self._waiting({Kind.RETRY, Kind.RERUN})
+        """The retry, rerun or approval that follows the newest attempt, the earliest asked for. One that follows
+        an older attempt has its successor already and waits no more."""
+        begins = {Kind.RETRY, Kind.RERUN}
+        return self._waiting(begins if self.attempt is not None else begins | {Kind.APPROVE})
 
     @property
     def applicable_act(self) -> Act | None:
-        """The waiting act, unless there is nothing to do for it: of a success there is nothing to retry."""
+        """The waiting act, unless there is nothing to do for it: of a success there is nothing to retry, and what
+        is held has to be approved first."""
         act = self.waiting_act
+        if self.awaits_approval:
+            return None
         if act is None or self.attempt is None:
             return act
         nothing = act.kind is Kind.RETRY and self.attempt.verdict is Verdict.SUCCEEDED
@@ -327,8 +346,11 @@ def with_report_given_up(run: Run, report: Report, *, error: str) -> Run:
 
 
 def closed(run: Run, *, at: float) -> Run:
-    """`run` closed with its newest attempt's verdict. An attempt that has not ended cannot be closed."""
+    """`run` closed with its newest attempt's verdict. An attempt that has not ended cannot be closed; a held run
+    that nobody approved is closed as cancelled, until somebody does."""
     attempt = run.attempt
+    if run.phase is not Phase.CLOSED and attempt is None and run.awaits_approval:
+        return replace(run, phase=Phase.CLOSED, verdict=Verdict.CANCELLED, reason=run.held, closed=at)
     if run.phase is Phase.CLOSED or attempt is None or attempt.verdict is None:
         return run
     return replace(run, phase=Phase.CLOSED, verdict=attempt.verdict, reason=attempt.reason, closed=at)

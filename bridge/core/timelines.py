@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from bridge.core import names
 from bridge.core.builds import Build, BuildPhase, Ending
-from bridge.core.reports import cut
+from bridge.core.reports import cut, how_to_approve
 from bridge.core.runs import Act, Attempt, Kind, Phase, Run
 from bridge.core.verdicts import Verdict
 
@@ -36,6 +36,8 @@ class Now:
 def timeline(run: Run, builds: Sequence[Build]) -> tuple[Moment, ...]:
     """All that is known to have happened to `run`, the oldest first. `builds` are all of the run's."""
     placed = [(run.accepted, Moment(run.accepted, _accepted(run)))]
+    if run.held:
+        placed.append((run.accepted, Moment(run.accepted, cut(f"held: {run.held}", LINE_CHARACTERS))))
     placed += [(act.at, Moment(act.at, _asked(act))) for act in run.acts]
     for attempt in run.state.attempts:
         placed += _of_attempt(run, attempt)
@@ -51,6 +53,8 @@ def timeline(run: Run, builds: Sequence[Build]) -> tuple[Moment, ...]:
 def what_now(run: Run, builds: Sequence[Build]) -> Now:
     """What `run` waits for, and what a person can do about it. `builds` are all of the run's."""
     attempt, act = run.attempt, _act_that_begins(run)
+    if attempt is None and run.awaits_approval:
+        return Now(f"its approval: it {how_to_approve(run)}", (f"bridgectl approve {run.id}",))
     if run.phase is Phase.CLOSED and act is None:
         return Now("", _after_close(run, builds))
     if attempt is None:
@@ -96,6 +100,8 @@ def _asked(act: Act) -> str:
     who = f" by {act.who}" if act.who else ""
     source = f" through {act.source}" if act.source else ""
     only = f", only {', '.join(act.only)}" if act.only else ""
+    if act.kind is Kind.APPROVE:
+        return cut(f"approved{who}{source}", LINE_CHARACTERS)
     return cut(f"{act.kind} of attempt {act.follows} asked for{who}{source}{only}", LINE_CHARACTERS)
 
 

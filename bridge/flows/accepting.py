@@ -13,7 +13,7 @@ from bridge.core.pipelines import OPTED_IN, Pipeline, why_not
 from bridge.core.projects import Project
 from bridge.core.records import digest
 from bridge.core.reports import context_of
-from bridge.core.runs import Run
+from bridge.core.runs import Run, State
 from bridge.errors import KeyReused, NotFound
 from bridge.ports import Created, Pipelines, Runs
 
@@ -42,11 +42,10 @@ def accept(
     shared by an App's hook and a repository's hook, whose bodies differ. `keyed` is false when the delivery was
     made up just now, so that it cannot have been seen.
 
+    Runs of a fork's pull request by nobody whom the project allows are held until they are approved.
     The usual case is one create for each run and nothing else. Pipelines are looked at anew before an event is
     called unwanted.
     """
-    if event.fork_author and event.fork_author not in project.allowed_authors:
-        return Ignored(_fork_refused(event, project))
     known = pipelines.all()
     wanting = _wanting(known, event, project)
     if not wanting and pipelines.refresh():
@@ -58,7 +57,7 @@ def accept(
     if keyed and event.provider != GITHUB:
         _check_key(event, found, runs, [one for one in known if _may_have_wanted(one, event, project)])
     created = [
-        _created(_run(one, event, digest_of_event=found, now=now), event, runs)
+        _created(_run(one, event, digest_of_event=found, held=why_held(event, project), now=now), event, runs)
         for one in sorted(wanting, key=lambda one: one.name)
     ]
     return Accepted(tuple(created))
@@ -82,7 +81,7 @@ def _why_not(pipeline: Pipeline, event: Event, project: Project) -> str:
     return why_not(pipeline, event, opted_in=project.default_pipeline)
 
 
-def _run(pipeline: Pipeline, event: Event, *, digest_of_event: str, now: float) -> Run:
+def _run(pipeline: Pipeline, event: Event, *, digest_of_event: str, held: str, now: float) -> Run:
     return Run(
         id=_run_id(pipeline, event),
         pipeline=pipeline.name,
@@ -90,6 +89,7 @@ def _run(pipeline: Pipeline, event: Event, *, digest_of_event: str, now: float) 
         context=context_of(pipeline=pipeline.name, event_family=event.family, wanted=pipeline.report_context),
         digest=digest_of_event,
         accepted=now,
+        state=State(held=held),
     )
 
 
@@ -133,11 +133,14 @@ def _key_reused(run: str) -> KeyReused:
     )
 
 
-def _fork_refused(event: Event, project: Project) -> str:
+def why_held(event: Event, project: Project) -> str:
+    """Why the runs of an event have to be approved before they begin; empty if they have not."""
+    if not event.fork_author or event.fork_author in project.allowed_authors:
+        return ""
     allowed = ", ".join(project.allowed_authors) or "nobody"
     return (
         f"pull request from a fork by an author with the association {event.fork_author[:40]}: "
-        f"this project builds those of {allowed}"
+        f"without approval this project builds those of {allowed}"
     )
 
 

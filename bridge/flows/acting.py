@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from bridge.core.reports import how_to_approve
 from bridge.core.runs import Act, Kind, Phase, Run, with_act
 from bridge.core.verdicts import Verdict
 from bridge.errors import Conflict, NotFound
@@ -30,7 +31,7 @@ def act(
     follows: int | None = None,
     only: tuple[str, ...] = (),
 ) -> Acted:
-    """Ask for a retry, rerun or cancel of `run_id`; `request` makes a repeat harmless.
+    """Ask for a retry, rerun, cancel or approval of `run_id`; `request` makes a repeat harmless.
 
     `follows` is the attempt that whoever asks was looking at, the newest if None. If that one has a successor the
     answer says which. Raises NotFound for an unknown run and Conflict for a step that the run does not have.
@@ -63,6 +64,10 @@ def _check_steps(run: Run, only: tuple[str, ...]) -> None:
 
 
 def _refusal(run: Run, kind: Kind) -> str:
+    if kind is Kind.APPROVE:
+        return _nothing_to_approve(run)
+    if run.awaits_approval:
+        return f"nothing to {kind}: it {how_to_approve(run)}"
     ended = run.attempt is not None and run.attempt.verdict is not None
     if kind is Kind.CANCEL and ended:
         return "nothing to cancel: it has ended"
@@ -73,7 +78,16 @@ def _refusal(run: Run, kind: Kind) -> str:
     return ""
 
 
+def _nothing_to_approve(run: Run) -> str:
+    if run.awaits_approval:
+        return ""
+    by = next((act.who for act in run.acts if act.kind is Kind.APPROVE), "")
+    return f"approved already{f' by {by}' if by else ''}" if run.held else "nothing to approve: it was not held"
+
+
 def _promise(kind: Kind, run: Run) -> str:
+    if kind is Kind.APPROVE:
+        return "approved: its first attempt begins now"
     if kind is Kind.CANCEL:
         return "it will be cancelled"
     going = run.attempt is not None and run.attempt.verdict is None

@@ -139,6 +139,12 @@ def rerun(run_id: str) -> ResponseReturnValue:
     return _act(run_id, Kind.RERUN)
 
 
+@api.post("/runs/<run_id>/approve")
+def approve(run_id: str) -> ResponseReturnValue:
+    """Let a held run begin."""
+    return _act(run_id, Kind.APPROVE)
+
+
 @api.post("/runs/<run_id>/cancel")
 def cancel(run_id: str) -> ResponseReturnValue:
     """End the newest attempt."""

@@ -9,6 +9,7 @@ from bridge.core import obligations as ob
 from bridge.core.builds import Build, BuildPhase, Ending, Outcome
 from bridge.core.executions import Execution, Node, NodePhase
 from bridge.core.pipelines import Pipeline, Step, Trigger
+from bridge.core.reports import held_report
 from bridge.core.runs import (
     Act,
     Attempt,
@@ -21,6 +22,7 @@ from bridge.core.runs import (
     closed,
     with_act,
     with_attempt,
+    with_report,
 )
 from bridge.core.verdicts import Verdict
 from tests.fakes import some_run
@@ -406,3 +408,53 @@ def test_a_closed_run_is_forgotten_after_its_retention():
     run = closed(run_with(ended(Verdict.FAILED), reported=final()), at=NOW)
     assert ob.owed(run, seen(now=NOW + 99, retention_seconds=100)) == ()
     assert ob.owed(run, seen(now=NOW + 100, retention_seconds=100)) == (ob.Forget(),)
+
+
+HELD = State(held="a pull request from a fork by NONE")
+
+
+def held_run(**changes) -> Run:
+    return some_run(state=HELD, **changes)
+
+
+def test_a_held_run_begins_nothing_says_what_a_maintainer_has_to_do_and_is_closed():
+    run = held_run()
+    (post,) = ob.owed(run, seen(execution=None))
+    assert post == ob.Post(held_report(run))
+    assert post.report.state == "error"
+    assert post.report.description.startswith("waits for a maintainer: comment /ok-to-test ")
+    assert f"bridgectl approve {run.id}" in post.report.description
+    told = with_report(run, post.report, to="github")
+    assert ob.owed(told, seen(execution=None)) == (ob.Close(),)
+    done = closed(told, at=NOW)
+    assert (done.phase, done.verdict, done.reason) == (Phase.CLOSED, Verdict.CANCELLED, run.held)
+    assert ob.owed(done, seen(execution=None)) == ()
+    assert ob.owed(done, seen(execution=None, now=NOW + 100, retention_seconds=50)) == (ob.Forget(),)
+
+
+def test_an_approval_lets_a_held_run_begin_whether_it_is_closed_or_not():
+    approval = Act(Kind.APPROVE, "q1", 0, who="mona")
+    for run in (held_run(), closed(held_run(), at=NOW)):
+        approved = with_act(run, approval)
+        assert approved.phase is not Phase.CLOSED
+        (begin,) = ob.owed(approved, seen(execution=None))
+        assert (begin.attempt.n, begin.attempt.kind) == (1, Kind.FIRST)
+        begun = with_attempt(approved, begin.attempt)
+        assert begun.waiting_act is None
+        reported = with_report(begun, held_report(run), to="github")
+        posted, submit = ob.owed(reported, seen(execution=None))
+        assert (posted.report.state, posted.report.attempt) == ("pending", 1)
+        assert submit == ob.Submit(1)
+
+
+@pytest.mark.parametrize("kind", [Kind.RETRY, Kind.RERUN, Kind.CANCEL])
+def test_no_other_act_lets_a_held_run_begin_or_opens_it_again(kind):
+    run = closed(held_run(), at=NOW)
+    asked = with_act(run, Act(kind, "q1", 0))
+    assert asked.phase is Phase.CLOSED
+    assert ob.owed(asked, seen(execution=None)) == ()
+    assert ob.owed(with_act(held_run(), Act(kind, "q1", 0)), seen(execution=None))[0] == ob.Post(held_report(run))
+
+
+def test_a_held_run_whose_status_a_newer_one_took_over_is_closed_without_a_word():
+    assert ob.owed(held_run(), seen(execution=None, speaks=False)) == (ob.Close(),)

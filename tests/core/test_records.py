@@ -83,6 +83,7 @@ _states = st.builds(
     report_failures=_whole,
     report_pending_after=_numbers,
     report_overwritten=_whole,
+    held=_texts,
 )
 
 
@@ -146,6 +147,7 @@ _WHOLE_STATE = _everything_changed(
     report_failures=4,
     report_pending_after=10.5,
     report_overwritten=3,
+    held="a fork's",
 )
 
 
@@ -201,7 +203,7 @@ def test_the_wire_format_is_this_one():
     }
     report = {"context": "c", "state": "pending", "description": "d", "attempt": 2}
     assert json.loads(records.encode_state(_WHOLE_STATE)) == {
-        "schema": 1,
+        "schema": 2,
         "attempts": [
             {
                 "n": 2,
@@ -232,6 +234,7 @@ def test_the_wire_format_is_this_one():
         "report_failures": 4,
         "report_pending_after": 10.5,
         "report_overwritten": 3,
+        "held": "a fork's",
     }
     assert json.loads(records.encode_event(Event("github", "push", "acme/widgets", "d1"))) == {
         "schema": 1,
@@ -255,7 +258,18 @@ def test_keys_of_a_newer_bridge_are_ignored_but_not_a_newer_schema(encoded, deco
     fields = json.loads(encoded)
     assert decode(json.dumps({**fields, "colour": "blue"})) == decode(encoded)
     with pytest.raises(Misconfigured, match="written by a newer bridge: left alone"):
-        decode(json.dumps({**fields, "schema": 2}))
+        decode(json.dumps({**fields, "schema": 3}))
+
+
+def test_what_an_older_bridge_reads_aright_is_written_in_its_schema_and_it_leaves_held_runs_alone():
+    not_held = dataclasses.replace(_WHOLE_STATE, held="")
+    assert json.loads(records.encode_state(not_held))["schema"] == 1
+    assert json.loads(records.encode_state(_WHOLE_STATE))["schema"] == 2
+    approval = dataclasses.replace(_WHOLE_ACT, kind=Kind.APPROVE)
+    assert json.loads(records.encode_acts((_WHOLE_ACT,)))["schema"] == 1
+    assert json.loads(records.encode_acts((_WHOLE_ACT, approval)))["schema"] == 2
+    before = json.dumps({"schema": 1, "report_failures": 4})
+    assert records.decode_state(before) == State(report_failures=4)
 
 
 @pytest.mark.parametrize(

@@ -186,14 +186,15 @@ def test_pull_requests_of_forks_are_built_for_those_whom_the_project_allows(auth
     assert isinstance(accepting(event, runs, a_pipeline(on=("pull_request",))), Accepted)
 
 
-def test_a_pull_request_of_a_fork_by_anyone_else_is_ignored_with_the_reason():
+def test_a_pull_request_of_a_fork_by_anyone_else_is_recorded_and_held_with_the_reason():
     runs = FakeRuns()
     event = some_event(type="pull_request:opened", fork_author="FIRST_TIME_CONTRIBUTOR")
     answer = accepting(event, runs, a_pipeline(on=("pull_request",)))
-    assert isinstance(answer, Ignored)
-    assert "FIRST_TIME_CONTRIBUTOR" in answer.reason
-    assert "OWNER, MEMBER, COLLABORATOR" in answer.reason
-    assert runs.records == {}
+    (created,) = answer.created
+    held = runs.read(created.run.id)
+    assert held.awaits_approval
+    assert "FIRST_TIME_CONTRIBUTOR" in held.held
+    assert "OWNER, MEMBER, COLLABORATOR" in held.held
 
 
 def test_a_project_may_allow_other_authors_or_nobody():
@@ -201,9 +202,9 @@ def test_a_project_may_allow_other_authors_or_nobody():
     event = some_event(type="pull_request:opened", fork_author="CONTRIBUTOR")
     pipeline = a_pipeline(on=("pull_request",))
     nobody = accepting(event, runs, pipeline, project=a_project(allowed_authors=()))
-    assert "builds those of nobody" in nobody.reason
-    allowed = accepting(event, runs, pipeline, project=a_project(allowed_authors=("CONTRIBUTOR",)))
-    assert isinstance(allowed, Accepted)
+    assert "builds those of nobody" in nobody.created[0].run.held
+    allowed = accepting(event, FakeRuns(), pipeline, project=a_project(allowed_authors=("CONTRIBUTOR",)))
+    assert allowed.created[0].run.held == ""
 
 
 def test_the_default_pipeline_is_only_for_projects_that_opted_in():

@@ -308,7 +308,7 @@ def test_what_is_committed_is_on_the_disk(runs):
         ("event", b"\xff\xfe", "event: it is no JSON"),
         ("state", '{"schema":1,"steps":3}', "state.steps: it is no list"),
         ("acts", b"\x00\x01", "acts: it is no JSON"),
-        ("acts", '{"schema":2}', "acts was written by a newer bridge: left alone"),
+        ("acts", '{"schema":3}', "acts was written by a newer bridge: left alone"),
         ("phase", "asleep", "phase: it is none of"),
         ("verdict", 7, "verdict: it is none of"),
         ("accepted", "yesterday", "accepted: it is no number"),
