@@ -1,5 +1,6 @@
 """The settings: the only reader of the environment, except in the step's process (bridge/step.py)."""
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from bridge.errors import BadSettings
 
 PREFIX = "BRIDGE_"
+HEADER = r"^[A-Za-z0-9-]{1,100}$"
+"""What a header may be called."""
 
 
 class Settings(BaseSettings):
@@ -50,15 +53,34 @@ class Settings(BaseSettings):
         SecretStr(""), description="Signs webhooks of projects that have no secret of their own; empty: none does."
     )
     read_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="Bearer tokens that may read the pages and the API, separated by commas."
+        (), description="Tokens that may read pages and API, each `token` or `name=token`, separated by commas."
     )
     act_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="Bearer tokens that may also retry, rerun and cancel, separated by commas."
+        (), description="Tokens that may also retry, rerun and cancel; alike."
     )
     event_tokens: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="Bearer tokens that may send CloudEvents 1.0 of any project, separated by commas."
+        (), description="Tokens that may send CloudEvents 1.0 of any project; alike."
     )
     anonymous_read: bool = Field(False, description="Everybody who reaches the gateway may read.")
+    session_hours: float = Field(
+        12, gt=0, le=720, description="So long a browser stays signed in that was given a token."
+    )
+    proxy_addresses: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = Field(
+        (), description="An authenticating proxy's own addresses (`10.1.2.3`, `10.1.0.0/16`), separated by commas."
+    )
+    proxy_user_header: str = Field(
+        "X-Forwarded-User", pattern=HEADER, description="The proxy's header that names who asks."
+    )
+    proxy_groups_header: str = Field(
+        "X-Forwarded-Groups", pattern=HEADER, description="The proxy's header with the names of their groups."
+    )
+    proxy_act_users: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Who of those that the proxy names may also retry, rerun and cancel, separated by commas."
+    )
+    proxy_act_groups: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Whoever is in one of these groups may, too; separated by commas."
+    )
+    badges: bool = Field(True, description="Badges are for everybody; else for whoever may read.")
     jobs: Literal["container", "host"] = Field(
         "container", description="One machine: how a build's jobs run; `host` runs them without any isolation."
     )
@@ -115,11 +137,26 @@ class Settings(BaseSettings):
     token: SecretStr = Field(SecretStr(""), description="Commands: the Bearer token to send.")
     secret: SecretStr = Field(SecretStr(""), description="Commands: signs what `bridgectl send` posts.")
 
-    @field_validator("read_tokens", "act_tokens", "event_tokens", mode="before")
+    @field_validator(
+        "read_tokens",
+        "act_tokens",
+        "event_tokens",
+        "proxy_addresses",
+        "proxy_act_users",
+        "proxy_act_groups",
+        mode="before",
+    )
     @classmethod
     def _by_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("proxy_addresses")
+    @classmethod
+    def _not_everybody(cls, value: tuple[IPv4Network | IPv6Network, ...]) -> object:
+        if any(not network.prefixlen for network in value):
+            raise ValueError("everybody could say who they are: name the proxy's own addresses")
         return value
 
     @field_validator("github_api_url", "public_url", "url", "fallback_url", "webhook_url")

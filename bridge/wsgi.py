@@ -11,7 +11,7 @@ from bridge.flows.freshening import NoApp
 from bridge.ports import InstallationTokens
 from bridge.settings import Settings, load
 from bridge.web.app import create_app
-from bridge.web.gateway import Gateway
+from bridge.web.gateway import Gateway, Proxy
 from bridge.web.logs import configure_logging
 from bridge.wiring.cluster import ClusterPorts, cluster_ports
 from bridge.wiring.local import LocalPorts, local_ports
@@ -82,7 +82,22 @@ def _gateway(settings: Settings, ports: LocalPorts | ClusterPorts, **world: Any)
         act_tokens=tuple(token.get_secret_value() for token in settings.act_tokens),
         event_tokens=tuple(token.get_secret_value() for token in settings.event_tokens),
         anonymous_read=settings.anonymous_read,
+        proxy=_proxy(settings),
+        session_seconds=settings.session_hours * 3600,
+        badges=settings.badges,
         **world,
+    )
+
+
+def _proxy(settings: Settings) -> Proxy | None:
+    if not settings.proxy_addresses:
+        return None
+    return Proxy(
+        addresses=settings.proxy_addresses,
+        user_header=settings.proxy_user_header,
+        groups_header=settings.proxy_groups_header,
+        act_users=frozenset(settings.proxy_act_users),
+        act_groups=frozenset(settings.proxy_act_groups),
     )
 
 

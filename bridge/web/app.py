@@ -10,20 +10,26 @@ from markupsafe import Markup
 
 from bridge.web.access import require_own_host
 from bridge.web.api import api
+from bridge.web.contexts import install_contexts
 from bridge.web.errors import install_errors
 from bridge.web.forwarding import Forwarding
 from bridge.web.gateway import Gateway, gateway
+from bridge.web.guesses import Guesses
 from bridge.web.health import Metrics, health
 from bridge.web.hooks import hooks
 from bridge.web.internal import internal
+from bridge.web.page_acts import page_acts
 from bridge.web.pages import pages
+from bridge.web.sessions import install_sessions
+from bridge.web.signin import signin
 
 _HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    # Not no-referrer: by that browsers send `Origin: null` with our own forms.
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
@@ -42,10 +48,13 @@ def create_app(gateway: Gateway) -> Flask:
     gateway.install(app.extensions)
     Forwarding(gateway.fallback_url).install(app)
     Metrics().install(app)
+    Guesses().install(app)
     install_errors(app)
     app.before_request(_begin)
     app.after_request(_harden)
-    for blueprint in (hooks, api, internal, pages, health):
+    install_sessions(app, gateway)
+    install_contexts(app)
+    for blueprint in (hooks, api, internal, pages, page_acts, signin, health):
         app.register_blueprint(blueprint)
     return app
 

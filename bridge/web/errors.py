@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from bridge import errors
 from bridge.web.forwarding import NotForwarded
+from bridge.web.local_paths import local_path
 
 RETRY_AFTER_SECONDS = 5
 """What a sender is asked to wait before it sends what could not be stored."""
@@ -21,7 +22,8 @@ _NOT_STORED = "the gateway could not do this now and nothing is certain to be st
 _BUSY = "too many ask at the moment and nothing is certain to be stored; send it again, later"
 _NOT_FORWARDED = "the gateway that this is for gave no answer; it may have it or not"
 _BROKEN = "the gateway is not set up correctly or has a fault; its log says more"
-_KEPT_HEADERS = ("WWW-Authenticate", "Allow")
+_KEPT_HEADERS = ("WWW-Authenticate", "Allow", "Retry-After")
+_PAGES = frozenset({"pages", "page_acts", "signin"})
 _AGAIN = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE})
 
 # The first that fits. Without a text of its own, an error's message is the answer.
@@ -87,8 +89,8 @@ def install_errors(app: Flask) -> None:
 def _answer(error: Exception) -> Response:
     problem = problem_of(error, storing=request.blueprint == "hooks")
     _tell(error, problem)
-    if request.blueprint == "pages":
-        response = Response(render_template("error.html", problem=problem), problem.status)
+    if request.blueprint in _PAGES:
+        response = Response(_page(problem), problem.status)
     else:
         told = {
             "type": "about:blank",
@@ -99,6 +101,13 @@ def _answer(error: Exception) -> Response:
         response = Response(json.dumps(told) + "\n", problem.status, content_type="application/problem+json")
     response.headers.update(problem.headers)
     return response
+
+
+def _page(problem: Problem) -> str:
+    if problem.status is not HTTPStatus.UNAUTHORIZED:
+        return render_template("error.html", problem=problem)
+    following = request.form.get("next", "") if request.method == "POST" else request.full_path.rstrip("?")
+    return render_template("signin.html", problem=problem, next=local_path(following))
 
 
 def _tell(error: Exception, problem: Problem) -> None:

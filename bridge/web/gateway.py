@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from typing import cast
 
 from flask import current_app
@@ -10,6 +11,21 @@ from flask import current_app
 from bridge.ports import Builds, Callers, Clock, InstallationTokens, Pipelines, Projects, Runs
 
 _EXTENSION = "bridge"
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """An authenticating proxy before the gateway: who a request is of, in headers that it sets."""
+
+    addresses: tuple[IPv4Network | IPv6Network, ...]
+    """Its own. The headers of everybody else are not believed."""
+    user_header: str = "X-Forwarded-User"
+    groups_header: str = "X-Forwarded-Groups"
+    """Names of groups, separated by commas."""
+    act_users: frozenset[str] = frozenset()
+    """Who of those that it lets through may act."""
+    act_groups: frozenset[str] = frozenset()
+    """Whoever is in one of these may act, too."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +48,19 @@ class Gateway:
     loopback_only: bool = True
     """One machine: only its own names are answered to, and reading needs no identity."""
     read_tokens: tuple[str, ...] = field(default=(), repr=False)
-    """Bearer tokens that may read."""
+    """Bearer tokens that may read; each `token` or `name=token`, here and below."""
     act_tokens: tuple[str, ...] = field(default=(), repr=False)
     """Bearer tokens that may read and act."""
     event_tokens: tuple[str, ...] = field(default=(), repr=False)
     """Bearer tokens that may send CloudEvents, of any project."""
     anonymous_read: bool = False
     """Everybody who reaches the gateway may read."""
+    proxy: Proxy | None = None
+    """Who else may say who people are; None: nobody."""
+    session_seconds: float = 12 * 3600.0
+    """How long a browser that signed in with a token stays so."""
+    badges: bool = True
+    """Everybody may see badges; else whoever may read."""
 
     fallback_url: str = ""
     """Where deliveries of projects that no pipeline is for are passed on to, unchanged; empty: nowhere."""

@@ -277,7 +277,7 @@ def test_without_identity_nothing_is_read(path, value):
     answer = a_shared_world().client.get(path, headers={} if value is None else {"Authorization": value})
     assert answer.status_code == 401
     assert answer.headers["WWW-Authenticate"] == "Bearer"
-    assert "push-r1" not in answer.text
+    assert "push-r1" not in answer.text.replace(f'value="{path}"', "")
 
 
 @pytest.mark.parametrize("path", READABLE)
@@ -292,10 +292,10 @@ def test_anonymous_reading_is_a_setting(path):
 
 
 @pytest.mark.parametrize("settings", [{}, {"anonymous_read": True}])
-@pytest.mark.parametrize("headers", [{}, bearer(READ), bearer("wrong")])
-def test_only_a_token_that_may_act_acts(settings, headers):
+@pytest.mark.parametrize(("headers", "status"), [({}, 401), (bearer(READ), 403), (bearer("wrong"), 401)])
+def test_only_a_token_that_may_act_acts(settings, headers, status):
     world = a_shared_world(**settings)
-    assert world.client.post("/api/v1/runs/push-r1/retry", headers=headers).status_code == 401
+    assert world.client.post("/api/v1/runs/push-r1/retry", headers=headers).status_code == status
     assert world.runs.records["push-r1"].acts == ()
     assert world.client.post("/api/v1/runs/push-r1/retry", headers=bearer(ACT)).status_code == 202
 
