@@ -296,7 +296,7 @@ def with_step(run: Run, epoch: int, step: str, seen: StepState) -> Run:
 
 
 def with_report(run: Run, report: Report, *, to: str) -> Run:
-    """`run` with `report` acknowledged. A closed run, which is owed no status any more, keeps a newer one stands."""
+    """`run` with `report` acknowledged. A closed run, which is owed none any more, keeps a newer one."""
     known = run.state.reported
     if run.phase is Phase.CLOSED and known is not None and report.is_older_than(known):
         return run
