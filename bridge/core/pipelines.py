@@ -97,7 +97,7 @@ def wants(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> bool:
 
 def why_not(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> str:
     """Why `pipeline` does not run for `event`, in words that the event's sender may read; empty if it runs."""
-    if not _is_for(pipeline, event.project, opted_in=opted_in):
+    if not is_for(pipeline, event.project, opted_in=opted_in):
         return f"pipeline {pipeline.name} is not for this project"
     named = [trigger for trigger in pipeline.on if trigger.event in event.names]
     if not named:
@@ -109,7 +109,8 @@ def why_not(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> str:
     return f"pipeline {pipeline.name} wants {'; '.join(reasons)}"
 
 
-def _is_for(pipeline: Pipeline, project: str, *, opted_in: bool) -> bool:
+def is_for(pipeline: Pipeline, project: str, *, opted_in: bool) -> bool:
+    """Whether `pipeline` names `project`. `opted_in`: the project asks for the default pipeline."""
     if opted_in and OPTED_IN in pipeline.projects:
         return True
     return project != OPTED_IN and matches_any(pipeline.projects, project)
