@@ -1,5 +1,6 @@
 """What gunicorn loads: `bridge.wsgi:local()` or `bridge.wsgi:cluster()`, set up from the environment."""
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Flask
@@ -7,6 +8,7 @@ from flask import Flask
 from bridge.cluster.patience import patience
 from bridge.cluster.readiness import Readiness
 from bridge.cluster.tokens import ClusterCallers
+from bridge.cluster.watched_runs import WatchedRuns
 from bridge.flows.freshening import NoApp
 from bridge.ports import InstallationTokens
 from bridge.settings import Settings, load
@@ -46,12 +48,14 @@ def cluster() -> Flask:
     ports = cluster_ports(settings, timeout_seconds=ANSWER_SECONDS, connect_timeout_seconds=1.0)
     ports.projects.start()
     ports.pipelines.start()
-    return create_app(cluster_gateway(settings, ports))
+    runs = WatchedRuns(ports.api, ports.namespace, ports.runs)
+    runs.start()
+    return create_app(cluster_gateway(settings, ports, runs))
 
 
-def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
-    """The gateway's ports and settings in a cluster."""
-    return _gateway(
+def cluster_gateway(settings: Settings, ports: ClusterPorts, runs: WatchedRuns | None = None) -> Gateway:
+    """The gateway's ports and settings in a cluster; `runs` if its lists come from a watch."""
+    gateway = _gateway(
         settings,
         ports,
         fallback_url=settings.fallback_url,
@@ -64,6 +68,7 @@ def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
         step_account=f"{ports.namespace}:{settings.step_service_account}",
         loopback_only=False,
     )
+    return replace(gateway, runs=runs or ports.runs)
 
 
 def _gateway(settings: Settings, ports: LocalPorts | ClusterPorts, **world: Any) -> Gateway:

@@ -180,12 +180,15 @@ class SecretRuns:
         with self._damaged_lock:
             return sorted(self._damaged.items())
 
-    def run_of(self, secret: Mapping[str, Any]) -> Run | None:
+    def run_of(self, secret: Mapping[str, Any], *, known: Run | None = None) -> Run | None:
         """The run of a record's metadata, as a list or watch brings it; None if it cannot be read, and then
-        `damaged` says why."""
+        `damaged` says why.
+
+        An event that is too long for the metadata is read, unless it is `known` from before.
+        """
         run_id = str(secret["metadata"].get("name"))
         try:
-            run = self._run(secret)
+            run = self._run(secret, known)
         except NotFound:
             return None
         except Misconfigured as exc:
@@ -284,14 +287,14 @@ class SecretRuns:
                 if run is not None and wanted.matches(run):
                     yield place_of(secret), run
 
-    def _run(self, secret: Mapping[str, Any]) -> Run:
+    def _run(self, secret: Mapping[str, Any], known: Run | None = None) -> Run:
         run_id = str(secret["metadata"].get("name"))
         try:
             _check_schema(secret)
             return Run(
                 id=run_id,
                 pipeline=_annotation(secret, "pipeline"),
-                event=self._event(secret, run_id),
+                event=self._event(secret, run_id, known),
                 context=_annotation(secret, "context"),
                 digest=_annotation(secret, "digest"),
                 accepted=_number(secret, "accepted"),
@@ -306,10 +309,12 @@ class SecretRuns:
         except Misconfigured as exc:
             raise Misconfigured(f"run {run_id}: {exc}") from exc
 
-    def _event(self, secret: Mapping[str, Any], run_id: str) -> Event:
+    def _event(self, secret: Mapping[str, Any], run_id: str, known: Run | None) -> Event:
         copy = _annotation(secret, "event")
         if "data" not in secret and copy:
             return records.decode_event(copy)
+        if known is not None and known.digest == _annotation(secret, "digest"):
+            return known.event
         whole = secret if "data" in secret else self._whole(run_id)
         return records.decode_event(_data(whole, "event").decode("utf-8", "replace"))
 

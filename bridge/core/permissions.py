@@ -53,7 +53,7 @@ _ARGO = "argoproj.io"
 _LEASES = "coordination.k8s.io"
 
 RIGHTS = (
-    Right(GATEWAY, Place.RUNS, "secrets", ("get", "list", "create", "patch")),
+    Right(GATEWAY, Place.RUNS, "secrets", ("get", "list", "watch", "create", "patch")),
     Right(GATEWAY, Place.RUNS, "workflowtemplates", ("list", "watch"), _ARGO),
     Right(GATEWAY, Place.RUNS, "pods", ("get",)),
     Right(GATEWAY, Place.BRIGADE, "secrets", ("get", "list", "watch")),

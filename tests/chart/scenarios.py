@@ -15,6 +15,7 @@ from dataclasses import replace
 from bridge.cluster.api import LEASES
 from bridge.cluster.diagnosis.argo import TASK_RESULTS
 from bridge.cluster.tokens import TOKEN_AUDIENCE, ClusterCallers
+from bridge.cluster.watched_runs import WatchedRuns
 from bridge.core.builds import Ending
 from bridge.core.names import RUN_LABEL, project_id
 from bridge.core.runs import Act, Kind, Phase, Run, with_act
@@ -25,7 +26,7 @@ from bridge.exiting import _cluster_flow
 from bridge.flows.reconciling import Reconciling
 from bridge.flows.settling import settled
 from bridge.flows.stepping import Key, Stepping
-from bridge.ports import Caller
+from bridge.ports import Caller, RunFilter
 from bridge.web.app import create_app
 from bridge.wiring.cluster_steps import ClusterFlags, Which, cluster_place
 from bridge.wiring.controlling import LEASE_NAME, Controller, controller_of
@@ -120,6 +121,22 @@ def cancel_by_a_person(stage: Stage) -> None:
     headers = {"Authorization": "Bearer token-of-somebody"}
     _answered(_gateway(stage).post(f"/api/v1/runs/{run.id}/cancel", headers=headers), 202)
     assert [act.kind for act in stage.as_admin.runs.read(run.id).acts] == [Kind.CANCEL]
+
+
+def new_runs_are_seen(stage: Stage) -> None:
+    """Lists of a gateway come from its watch."""
+    ports = stage.ports
+    runs = WatchedRuns(ports.api, ports.namespace, ports.runs)
+    runs.start()
+    stage.later(runs.stop)
+    until(runs.watching.synced.is_set, "the runs are listed", runs.watching)
+    run = stage.run()
+    until(
+        # Without the watch it would be listed by itself.
+        lambda: runs.watching.healthy and [one.id for one in runs.list(RunFilter(search=run.id))] == [run.id],
+        "a new run is seen",
+        runs.watching,
+    )
 
 
 def new_pipelines_are_seen(stage: Stage) -> None:
@@ -426,6 +443,7 @@ SCENARIOS: dict[tuple[str, str, str], dict[str, Scenario]] = {
     ("bridge-gateway", RUNS, "secrets"): {
         "get": page_of_a_run,
         "list": list_of_runs,
+        "watch": new_runs_are_seen,
         "create": delivery,
         "patch": cancel_by_a_person,
     },
