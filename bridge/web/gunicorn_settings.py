@@ -28,6 +28,7 @@ limit_request_fields = 64
 limit_request_field_size = 8190
 forwarded_allow_ips = ""
 """Nobody's X-Forwarded-Proto is believed; the public URL is a setting."""
+logger_class = "bridge.web.workers.ServerLog"
 accesslog = None
 """Off: the paths of the generic routes hold secrets. hooks.py logs every delivery."""
 logconfig_dict = {
