@@ -5,7 +5,15 @@ Fields are strict: a number is no text, and a missing field that a revision need
 
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from bridge.core.events import fields
 from bridge.errors import UnreadableEvent
@@ -27,6 +35,8 @@ class Repository(_Part):
 
     full_name: FullName
     clone_url: str = ""
+    pushed_at: Any = None
+    """A number in `push`, a text elsewhere."""
 
 
 class _Sender(_Part):
@@ -70,6 +80,7 @@ class _Base(_Part):
 class _PullRequest(_Part):
     number: Number
     title: str | None = None
+    updated_at: Any = None
     author_association: Association = "NONE"
     head: _Head
     base: _Base
@@ -94,6 +105,7 @@ class _IssueLinks(_Part):
 class _Issue(_Part):
     number: Number
     title: str | None = None
+    updated_at: Any = None
     pull_request: _IssueLinks | None = None
 
 
@@ -107,6 +119,27 @@ class IssueComment(Delivery):
     action: Action
     issue: _Issue
     comment: _Comment
+
+
+class _User(_Part):
+    login: str = ""
+    type: str = ""
+
+
+class _Written(_Part):
+    id: Number | None = None
+    body: str = ""
+    created_at: AwareDatetime | None = Field(None, strict=False)
+    user: _User | None = None
+
+
+class WrittenComment(_Part):
+    """`issue_comment` once more, with what was written, by whom and when; a deleted user is null."""
+
+    repository: Repository
+    sender: _User | None = None
+    issue: _Issue
+    comment: _Written
 
 
 class _CommittedComment(_Part):
