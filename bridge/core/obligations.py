@@ -45,6 +45,8 @@ class Seen:
     retention_seconds: float | None = None
     """Closed for so long, a run is forgotten; None: never."""
     pipeline_error: str = ""
+    superseded_by: str = ""
+    """The commit in whose favour the newest attempt has to end; empty: there is none."""
     strays: tuple[Stray, ...] = ()
     """Workflows under the run's labels that have to end."""
 
@@ -262,6 +264,8 @@ def _of_running(run: Run, attempt: Attempt, seen: Seen) -> tuple[Action, ...]:
     cancel = run.waiting_cancel
     if cancel is not None:
         return (End(attempt.n, Verdict.CANCELLED, _cancelled_by(cancel)),)
+    if seen.superseded_by:
+        return (End(attempt.n, Verdict.CANCELLED, f"superseded by {seen.superseded_by}"),)
     if not attempt.uid:
         if seen.pipeline is None and execution is None:
             return (End(attempt.n, Verdict.ERROR, _no_pipeline(run, seen)),)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from bridge.core import durations, strict_yaml
 from bridge.core.complaints import complaints, cut, instead
+from bridge.core.concurrency import Concurrency
 from bridge.core.names import RESERVED_EVENTS, mapped
 from bridge.core.pipelines import OPTED_IN, Checkout, Exit, Pipeline, Step, Trigger
 from bridge.errors import BadPipeline
@@ -284,6 +285,19 @@ class ReportFile(_Strict):
     context: Annotated[str, AfterValidator(_context)] | None = None
 
 
+def _cancelling(value: object) -> object:
+    if value is not True:
+        raise ValueError("must be true: cancelling older runs is all that a group is for; else leave it out")
+    return value
+
+
+class ConcurrencyFile(_Strict):
+    """`concurrency`: of which runs a newer commit cancels the older ones."""
+
+    group: Literal["pull-request", "branch"]
+    cancel: Annotated[Literal[True], BeforeValidator(_cancelling)]
+
+
 class Settings(_Strict):
     """What a pipeline file and a WorkflowTemplate's annotations have in common."""
 
@@ -292,6 +306,7 @@ class Settings(_Strict):
     exit: ExitFile = ExitFile()
     checkout: Literal["commit", "ref"] | None = None
     report: ReportFile = ReportFile()
+    concurrency: ConcurrencyFile | None = None
 
     def triggers(self) -> tuple[Trigger, ...]:
         """`on`, in its order."""
@@ -308,6 +323,7 @@ class Settings(_Strict):
             timeout_seconds=timeout_seconds,
             checkout=Checkout(self.checkout) if self.checkout else None,
             report_context=self.report.context,
+            concurrency=Concurrency(self.concurrency.group) if self.concurrency else None,
         )
 
 
@@ -386,6 +402,7 @@ _SECTIONS: dict[str, type[BaseModel]] = {
     "on": TriggerFile,
     "exit": ExitFile,
     "report": ReportFile,
+    "concurrency": ConcurrencyFile,
 }
 _EXAMPLES = {
     "name": "name: pull-request",

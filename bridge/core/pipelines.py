@@ -7,6 +7,7 @@ WorkflowTemplates rendered from those or written by hand (`workflow_templates`).
 from dataclasses import dataclass
 from enum import StrEnum
 
+from bridge.core.concurrency import Concurrency
 from bridge.core.events import Event
 from bridge.core.globs import matches_any
 
@@ -88,6 +89,8 @@ class Pipeline:
     """None: both commit and ref, as long as that builds the commit (design.md, On the wire)."""
     report_context: str | None = None
     """The context of the commit status; None: `bridge/<pipeline>/<event>`."""
+    concurrency: Concurrency | None = None
+    """Of which runs a newer commit cancels the older ones; None: of none."""
 
 
 def wants(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> bool:

@@ -10,6 +10,7 @@ import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from enum import StrEnum
 from typing import TypeVar
 
@@ -60,6 +61,7 @@ def decode_event(text: str) -> Event:
         pull_request=fields.whole_or_none("pull_request"),
         fork_author=fields.text("fork_author"),
         sender=fields.text("sender"),
+        happened=fields.number("happened"),
     )
 
 
@@ -156,9 +158,11 @@ def check_size(event_text: str, packed_payload: bytes) -> None:
 def digest(event: Event) -> str:
     """A hash (hex SHA-256) of the whole event with its payload: equal for the same delivery with the same body.
 
-    An empty field does not count, so a field that a newer bridge adds changes no digest of before.
+    An empty field does not count, so a field that a newer bridge adds changes no digest of before; nor does when
+    it happened, which such a bridge reads from the payload.
     """
-    return hashlib.sha256(_dumped(_event_fields(event)).encode() + b"\n" + event.payload).hexdigest()
+    timeless = replace(event, happened=0.0)
+    return hashlib.sha256(_dumped(_event_fields(timeless)).encode() + b"\n" + event.payload).hexdigest()
 
 
 def _event_fields(event: Event) -> dict[str, object]:
@@ -179,6 +183,7 @@ def _event_fields(event: Event) -> dict[str, object]:
         "pull_request": event.pull_request,
         "fork_author": event.fork_author,
         "sender": event.sender,
+        "happened": event.happened or None,
     }
     return {**required, **_without_empty(optional)}
 

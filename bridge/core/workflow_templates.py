@@ -1,7 +1,8 @@
 """WorkflowTemplates, rendered or written by hand, as pipelines: what their annotations and their DAG say.
 
 `bridge.brigade.sh/projects` and `/on` make a WorkflowTemplate a pipeline; both are lists of words, and `/on` may
-be a mapping in YAML as in a pipeline file. `/exit`, `/checkout` and `/report` are as the fields of that name.
+be a mapping in YAML as in a pipeline file. `/exit`, `/checkout`, `/report` and `/concurrency` are as the fields of
+that name.
 The steps are the tasks of the entrypoint's DAG, also those of ordinary containers.
 """
 
@@ -20,7 +21,7 @@ from bridge.core.pipeline_files import Settings, lines_of
 from bridge.core.pipelines import Pipeline, Step
 from bridge.errors import BadPipeline
 
-_ANNOTATIONS = ("projects", "on", "exit", "checkout", "report")
+_ANNOTATIONS = ("projects", "on", "exit", "checkout", "report", "concurrency")
 _STEP_VARIABLE = "BRIDGE_STEP"
 _MAX_NAME = 63
 """Names become label values."""

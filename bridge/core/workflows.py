@@ -13,6 +13,7 @@ import yaml
 from hera.workflows import models
 
 from bridge.core import durations
+from bridge.core.concurrency import Concurrency
 from bridge.core.names import ATTEMPT_LABEL, LABEL_PREFIX, PIPELINE_LABEL, RUN_LABEL, STEP_LABEL
 from bridge.core.pipelines import OPTED_IN, Exit, Pipeline, Step, Trigger
 
@@ -81,6 +82,7 @@ def _annotations(pipeline: Pipeline) -> dict[str, str]:
         "exit": _exit(pipeline.exit),
         "checkout": pipeline.checkout,
         "report": pipeline.report_context,
+        "concurrency": _concurrency(pipeline.concurrency),
     }
     return {f"{LABEL_PREFIX}{name}": str(text) for name, text in told.items() if text is not None}
 
@@ -104,6 +106,10 @@ def _exit(ending: Exit) -> str:
             "timeout": durations.written(ending.timeout_seconds),
         }
     )
+
+
+def _concurrency(group: Concurrency | None) -> str | None:
+    return None if group is None else json.dumps({"group": group, "cancel": True})
 
 
 def _spec(pipeline: Pipeline, image: str, service_account: str) -> models.WorkflowSpec:

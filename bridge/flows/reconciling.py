@@ -7,7 +7,9 @@ from typing import Protocol, assert_never
 
 from bridge.core import obligations as ob
 from bridge.core.builds import Build
+from bridge.core.concurrency import is_asked_for, superseded_by
 from bridge.core.exits import exit_build, failures_of
+from bridge.core.pipelines import Pipeline
 from bridge.core.reports import cut
 from bridge.core.runs import (
     REPEAT_SECONDS,
@@ -42,6 +44,7 @@ from bridge.errors import (
     Unavailable,
 )
 from bridge.flows.settling import settled
+from bridge.flows.superseding import Groups
 from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, Runs, writes
 
 PASSES = 25
@@ -97,6 +100,8 @@ class Reconciling:
     """The page of a run, for its status; empty without a public URL."""
     retention_seconds: float | None = None
     strays: Strays = field(default_factory=NoStrays)
+    groups: Groups | None = None
+    """Where newer commits of a pull request are known; None: no run is superseded here."""
     freshened: Callable[[Run, bytes], bytes] = lambda _run, payload: payload
     """The record's payload as the exit event's build gets it, its installation token a fresh one."""
 
@@ -181,7 +186,16 @@ class Reconciling:
             retention_seconds=self.retention_seconds,
             pipeline_error=trouble,
             strays=strays,
+            superseded_by=self._superseded_by(run, pipeline),
         )
+
+    def _superseded_by(self, run: Run, pipeline: Pipeline | None) -> str:
+        attempt = run.attempt
+        if self.groups is None or pipeline is None or attempt is None or attempt.verdict is not None:
+            return ""
+        if not is_asked_for(run.event, pipeline.concurrency):
+            return ""
+        return superseded_by(run, self.groups.newest(run))
 
     def _speaks(self, run: Run) -> bool:
         """Of several runs with one sha and context only the most recently accepted posts."""

@@ -70,6 +70,7 @@ class Controller:
             url_of=(lambda run: f"{base}/runs/{run}") if base else (lambda _run: ""),
             retention_seconds=settings.retention_seconds,
             strays=self.strays,
+            groups=self.index,
             freshened=Freshening(installation_tokens(settings, ports.projects), log.warning),
         )
         self.loop = Controlling(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bridge.clocks import SystemClock
 from bridge.flows.reconciling import Reconciling
+from bridge.flows.superseding import ListedGroups
 from bridge.local.builds import ProcessBuilds
 from bridge.local.database import FILE_NAME
 from bridge.local.engine import EXIT_COMMAND, STEP_COMMAND, LocalEngine
@@ -96,4 +97,5 @@ def reconciling(
         clock,
         url_of=(lambda run: f"{base}/runs/{run}") if base else (lambda _run: ""),
         retention_seconds=settings.retention_seconds,
+        groups=ListedGroups(runs),
     )

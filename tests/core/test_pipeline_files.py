@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.core.concurrency import Concurrency
 from bridge.core.names import RESERVED_EVENTS, mapped
 from bridge.core.pipeline_files import circle_in, parse
 from bridge.core.pipelines import OPTED_IN, Checkout, Exit, Pipeline, Step, Trigger
@@ -50,6 +51,7 @@ exit: {failed: none, succeeded: build_succeeded, timeout: 250ms}
 timeout: 45m
 checkout: ref
 report: {context: ci/everything}
+concurrency: {group: branch, cancel: true}
 unhandled: ok
 """
     assert parse(text, source="x.yaml") == Pipeline(
@@ -69,6 +71,7 @@ unhandled: ok
         timeout_seconds=2700,
         checkout=Checkout.REF,
         report_context="ci/everything",
+        concurrency=Concurrency.BRANCH,
     )
 
 
@@ -178,6 +181,16 @@ def test_a_need_may_be_named_as_written_or_as_argo_has_it():
         ({"exit": "build_failed"}, "exit: must be a mapping"),
         ({"timeout": "1500ms"}, "timeout: Argo counts it in whole seconds; write it without ms"),
         ({"checkout": "head"}, "checkout: should be 'commit' or 'ref'"),
+        ({"concurrency": "pull-request"}, "concurrency: must be a mapping"),
+        (
+            {"concurrency": "{group: commit, cancel: true}"},
+            "concurrency.group: should be 'pull-request' or 'branch'",
+        ),
+        (
+            {"concurrency": "{group: branch, cancel: false}"},
+            "concurrency.cancel: must be true: cancelling older runs is all that a group is for",
+        ),
+        ({"concurrency": "{group: branch}"}, "concurrency.cancel: "),
         ({"unhandled": "maybe"}, "unhandled: should be 'ok' or 'fail'"),
         ({"report": "{context: '{{x}}'}"}, "report.context: must be one line of at most 100 characters"),
         ({"report": "{context: ' x'}"}, "report.context: must be one line"),

@@ -1,5 +1,6 @@
 import pytest
 
+from bridge.core.concurrency import Concurrency
 from bridge.core.pipelines import Checkout, Exit, Pipeline, Step, Trigger
 from bridge.core.workflow_templates import is_pipeline, pipeline_of
 from bridge.errors import BadPipeline
@@ -77,12 +78,14 @@ def test_annotations_are_lists_of_words_or_what_a_pipeline_file_says():
         "exit": "{failed: none, succeeded: done, timeout: 1m}",
         "checkout": "commit",
         "report": "ci: all",
+        "concurrency": "{group: pull-request, cancel: true}",
     }
     pipeline = pipeline_of(a_template(*ONE_STEP, annotations=annotations, activeDeadlineSeconds=60))
     assert pipeline.projects == ("acme/widgets", "acme/lib-*", "other/*")
     assert pipeline.on == (Trigger("push", ("main",), ("v*",)), Trigger("pull_request:opened"))
     assert pipeline.exit == Exit("", "done", 60)
     assert pipeline.checkout is Checkout.COMMIT
+    assert pipeline.concurrency is Concurrency.PULL_REQUEST
     assert pipeline.report_context == "ci: all"
     assert pipeline.timeout_seconds == 60
 
@@ -169,6 +172,10 @@ def test_fields_that_are_not_read_here_are_left_to_the_engine():
         (
             {**HAND_WRITTEN, "checkout": "head"},
             "annotation bridge.brigade.sh/checkout: should be 'commit' or 'ref'",
+        ),
+        (
+            {**HAND_WRITTEN, "concurrency": "branch"},
+            "annotation bridge.brigade.sh/concurrency: must be a mapping",
         ),
     ],
 )

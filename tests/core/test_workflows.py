@@ -6,6 +6,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bridge.core.concurrency import Concurrency
 from bridge.core.pipelines import OPTED_IN, Checkout, Exit, Pipeline, Step, Trigger
 from bridge.core.workflow_templates import pipeline_of
 from bridge.core.workflows import RETRY_EXPRESSION, render_yaml, workflow_template
@@ -208,6 +209,7 @@ def pipelines(draw):
         exit=Exit(draw(st.just("") | events), draw(st.just("") | events), draw(seconds)),
         timeout_seconds=float(draw(st.integers(1, 10**6))),
         checkout=draw(st.none() | st.sampled_from(Checkout)),
+        concurrency=draw(st.none() | st.sampled_from(Concurrency)),
         report_context=draw(
             st.none() | st.text(string.ascii_letters + "/ -:é'#", min_size=1).filter(lambda t: t == t.strip())
         ),

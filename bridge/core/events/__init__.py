@@ -40,6 +40,8 @@ class Event:
     """The author association (`MEMBER`, `NONE`, …) of a pull request from a fork; empty when it is no fork's."""
     sender: str = ""
     """The login of who caused it, for people to read."""
+    happened: float = 0.0
+    """When it happened, in seconds since the epoch as its sender says it; 0 if it does not."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -2,11 +2,14 @@
 
 import re
 import unicodedata
+from contextlib import suppress
+from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 LONGEST_TITLE = 200
 _LONGEST_REF = 1000
 _LONGEST_FULL_NAME = 200
+_LATEST_MOMENT = 2**40
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FULL_NAME = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
@@ -44,6 +47,21 @@ def title(value: str) -> str:
     shown = "".join(_visible(character) for character in value[: 4 * LONGEST_TITLE])
     line = " ".join(shown.split())
     return line if len(line) <= LONGEST_TITLE else f"{line[: LONGEST_TITLE - 1]}…"
+
+
+def moment(value: object) -> float:
+    """Seconds since the epoch, of a number of them or a text in ISO 8601; GitHub has both. 0 if it is neither."""
+    if isinstance(value, str):
+        with suppress(ValueError, OverflowError):
+            at = datetime.fromisoformat(value)
+            return _sane((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+    if isinstance(value, int) and not isinstance(value, bool):
+        return _sane(value)
+    return 0.0
+
+
+def _sane(seconds: float) -> float:
+    return float(seconds) if 0 < seconds < _LATEST_MOMENT else 0.0
 
 
 def https_url(value: str) -> str:

@@ -161,6 +161,7 @@ def _push(delivered: _Delivered) -> Event | Ignored:
         long_title=title,
         branch=branch,
         tag=tag,
+        happened=fields.moment(push.repository.pushed_at),
     )
 
 
@@ -173,6 +174,7 @@ def _pull_request(delivered: _Delivered) -> Event:
         branch=pull.base.ref,
         pull_request=pull.number,
         fork_author=pull.author_association if pull.is_from_a_fork else "",
+        happened=fields.moment(pull.updated_at),
     )
 
 

@@ -31,6 +31,21 @@ def test_names_that_git_refuses_are_no_refs(ref):
         fields.ref(ref)
 
 
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (1_700_000_000, 1_700_000_000.0),
+        ("2023-11-14T22:13:20Z", 1_700_000_000.0),
+        ("2023-11-14T23:13:20+01:00", 1_700_000_000.0),
+        ("2023-11-14T22:13:20", 1_700_000_000.0),
+        *((other, 0.0) for other in (None, True, "soon", "", -5, 10**400, 1.5, [], {}, "0001-01-01T00:00:00+23:59")),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_moments_are_numbers_and_texts_and_all_else_is_none(value, seconds):
+    assert fields.moment(value) == seconds
+
+
 @pytest.mark.parametrize("sha", ["a" * 40, "0123456789abcdef" * 4])
 def test_whole_object_ids_are_commits(sha):
     assert fields.commit(sha) == sha

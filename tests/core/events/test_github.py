@@ -84,6 +84,13 @@ def test_a_push_to_a_branch_is_an_event_of_its_head_commit():
     )
 
 
+def test_when_it_happened_is_what_a_delivery_says_of_push_and_pull_request():
+    repository = {**REPOSITORY, "pushed_at": 1_700_000_000}
+    assert event_of("push", pushed(repository=repository)).happened == 1_700_000_000
+    assert event_of("pull_request", pull(updated_at="2023-11-14T22:13:20Z")).happened == 1_700_000_000
+    assert event_of("pull_request", pull(updated_at={"nonsense": 1})).happened == 0
+
+
 def test_a_push_of_an_annotated_tag_has_the_commit_behind_it():
     event = event_of("push", pushed(ref="refs/tags/v1.0", after="c" * 40))
     assert (event.revision, event.tag, event.branch) == (Revision(commit=SHA, ref="refs/tags/v1.0"), "v1.0", "")
