@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from bridge.web.access import require_own_host
 from bridge.web.api import api
+from bridge.web.badges import badges
 from bridge.web.contexts import install_contexts
 from bridge.web.errors import install_errors
 from bridge.web.forwarding import Forwarding
@@ -54,7 +55,7 @@ def create_app(gateway: Gateway) -> Flask:
     app.after_request(_harden)
     install_sessions(app, gateway)
     install_contexts(app)
-    for blueprint in (hooks, api, internal, pages, page_acts, signin, health):
+    for blueprint in (hooks, api, internal, pages, page_acts, signin, badges, health):
         app.register_blueprint(blueprint)
     return app
 

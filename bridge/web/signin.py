@@ -34,7 +34,7 @@ def ask() -> ResponseReturnValue:
 @signin.post("/signin")
 def begin() -> ResponseReturnValue:
     """Begin a session for the token of the form. 401 for one that is none, 429 after too many of these."""
-    require_own_form(request, gateway(), None)
+    require_own_form(request, gateway(), identity_of(request, gateway()))
     following = local_path(request.form.get("next", ""))
     peer = request.remote_addr or ""
     wait = guesses().wait_seconds(peer, gateway().clock.monotonic())
