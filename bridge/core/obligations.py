@@ -302,7 +302,7 @@ def _of_ended(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple
     stale = _left_over(seen, verdict)
     if stale:
         return stale
-    firing = _firing(attempt, verdict, seen)
+    firing = _firing(run, attempt, verdict, seen)
     report = final_report(run, attempt, verdict)
     posting = _posting(run, report, seen)
     # The status waits for nothing: neither for the exit event nor for whatever keeps that from being fired.
@@ -341,13 +341,15 @@ def _ending(attempt: Attempt, seen: Seen, *, lingering: bool) -> tuple[Escalate,
     return ()
 
 
-def _firing(attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Fire | GiveUp, ...]:
+def _firing(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Fire | GiveUp, ...]:
     """The exit event: fired once, made again only if its build was lost, bounded in time."""
     event = exit_event_of(attempt, verdict)
     if not event or attempt.exit_error:
         return ()
     builds = [build for build in seen.builds if build.step == names.exit_step(attempt.n)]
     if not builds:
+        if run.step(attempt.epoch, names.exit_step(attempt.n)).highest:
+            return ()  # it was fired, and vacuum took what was left of it
         return (Fire(attempt.n, event, 1),)
     newest = builds[-1]
     if newest.outcome is not None:
@@ -362,12 +364,19 @@ def _firing(attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Fire | Give
 
 
 def _posting(run: Run, report: Report, seen: Seen) -> tuple[Post, ...]:
-    """The status that is not delivered yet, if it is time."""
-    if not seen.speaks or not _lacks(run, report):
-        return ()
+    """The status that is not delivered yet, or has to be looked at once more, if it is time."""
     state = run.state
+    if not seen.speaks or not (_lacks(run, report) or _is_unsure(run, report)):
+        return ()
     due = state.report_after if report.is_final else max(state.report_after, state.report_pending_after)
+    if report == state.reported:
+        due = max(due, state.report_unsure_until)
     return (Post(report),) if seen.now >= due else ()
+
+
+def _is_unsure(run: Run, report: Report) -> bool:
+    """Whether something older may come to lie on top of a final status that is acknowledged."""
+    return report.is_final and report == run.state.reported and run.state.report_unsure_until > 0
 
 
 def _lacks(run: Run, report: Report) -> bool:
@@ -395,4 +404,5 @@ def _settled(run: Run, report: Report, seen: Seen) -> bool:
     """Whether nothing is under way any more, and the status is where it can get."""
     if any(build.open for build in seen.builds):
         return False
-    return not seen.speaks or report in {run.state.reported, run.state.report_given_up}
+    delivered = report in {run.state.reported, run.state.report_given_up}
+    return not seen.speaks or (delivered and not _is_unsure(run, report))

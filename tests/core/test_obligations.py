@@ -314,6 +314,11 @@ def test_a_lost_exit_build_is_made_again_a_few_times():
     assert ob.owed(run, seen(execution=None, builds=tuple(fired))) == (ob.Close(),)
 
 
+def test_an_exit_event_whose_build_vacuum_took_is_not_fired_again():
+    run = run_with(ended(Verdict.FAILED), reported=final(), steps=remembering(build(names.exit_step(1))))
+    assert ob.owed(run, seen(execution=None)) == (ob.Close(),)
+
+
 def test_an_exit_build_has_its_own_timeouts():
     name = names.exit_step(1)
     run = run_with(
