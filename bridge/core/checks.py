@@ -34,7 +34,7 @@ _CONCLUSIONS = {
     Verdict.TIMED_OUT: "timed_out",
 }
 _SHOWS_ITS_LOG = frozenset({Ending.FAILED, Ending.TIMED_OUT, Ending.UNHANDLED, Ending.LOST})
-_EXTERNAL_ID = re.compile(r"(?P<run>[a-z][a-z0-9-]{0,29}-[0-9a-hjkmnp-tv-z]{20})/(?P<attempt>[1-9][0-9]{0,5})")
+_EXTERNAL_ID = re.compile(r"(?P<run>[a-z][a-z0-9-]{0,29}-[0-9a-hjkmnp-tv-z]{20})/(?P<attempt>0|[1-9][0-9]{0,5})")
 _LONGEST_CELL = 300
 _LINK = re.compile(r"https?://[^\s<>()\[\]\"'`]{1,2000}")
 _MARKUP = re.compile(r"[!-+./:-@\[-`{-~]")
@@ -112,9 +112,12 @@ def conclusion_of(run: Run, attempt: Attempt | None) -> str:
     """How an attempt that ended is concluded; what is not known to have ended well is a failure.
 
     Nothing to do is `neutral`: like a success it lets a pull request be merged, and it does not say that anything
-    was tested. An error is a `failure`, of which its title says more: GitHub has no word for it.
+    was tested. A run that nobody has approved is `action_required`. An error is a `failure`, of which its title
+    says more: GitHub has no word for it.
     """
-    if attempt is None or attempt.verdict is None:
+    if attempt is None:
+        return "action_required" if run.held else "failure"
+    if attempt.verdict is None:
         return "failure"
     if attempt.verdict is Verdict.SUCCEEDED and did_nothing(run, attempt):
         return "neutral"

@@ -7,6 +7,8 @@ go before anything is cut, since half a secret is not recognised any more.
 import re
 from collections.abc import Iterable
 
+from bridge.core import terminal_text
+
 REDACTED = "[redacted]"
 SHORTEST_SECRET = 6
 """Shorter values (`true`, `8080`) would be found all over a log and tell nothing."""
@@ -14,13 +16,6 @@ SHORTEST_SECRET = 6
 _LONGEST_LOG = 200_000
 """Characters of a log that are looked at, from its end."""
 
-_TERMINAL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor
-    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"  # OSC and other strings, up to their end
-    r"|\x1b[ -/]*[0-~]",
-    re.MULTILINE,
-)
-_LINE_ENDS = re.compile(r"\r+\n?")
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\ufff9-\ufffb]"
 )
@@ -70,7 +65,7 @@ _NAMED = re.compile(
 
 
 def plain(text: str) -> str:
-    """`text` without terminal sequences and control characters, its lines ended by line feeds alone.
+    """`text` as a terminal would show it in the end, without any control character but tab and line feed.
 
     A character that cannot be shown becomes U+FFFD.
     """
@@ -78,8 +73,7 @@ def plain(text: str) -> str:
         text = text[-_LONGEST_LOG:]
         # A line that lost its beginning may be half a secret.
         text = text.partition("\n")[2] or text
-    without = _TERMINAL.sub("", text)
-    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", _LINE_ENDS.sub("\n", without))
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", terminal_text.plain(text))
 
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:

@@ -5,8 +5,8 @@ import re
 
 _SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"  # colours, cursors
-    r"|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # titles, links
-    r"|\x1b[PX^_][^\x1b]*(?:\x1b\\)?"  # strings that no terminal shows
+    r"|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)?"  # titles, links
+    r"|\x1b[PX^_][^\x1b\n]*(?:\x1b\\)?"  # strings that no terminal shows
     r"|\x1b[ -/]*[0-~]"
 )
 _OVERWRITTEN = re.compile(r"^[^\n]*\r(?=[^\n])", re.MULTILINE)

@@ -131,6 +131,11 @@ class FakeApps:
             permissions=_least(found.permissions, installation.permissions),
         )
 
+    def owner_of(self, minted: MintedToken) -> str:
+        """The id of the App that got a token."""
+        with self._lock:
+            return self._installations[minted.installation].app
+
     def app_of(self, authorization: str) -> str | Reply:
         """Whose JWT this is, its signature really verified; else the refusal."""
         unreadable = message(401, "A JSON web token could not be decoded")

@@ -1,7 +1,8 @@
 """A GitHub that is none: real HTTP, real state, and faults on demand.
 
-It knows commit statuses, commits and refs, Apps (fake_apps.py) and webhooks (fake_deliveries.py), and judges what
-is posted as GitHub does: facts/github.md, and for the words of its refusals what users quote in these threads:
+It knows commit statuses, commits and refs, Apps (fake_apps.py), check runs (fake_checks.py) and webhooks
+(fake_deliveries.py), and judges what is posted as GitHub does: facts/github.md, and for the words of its refusals
+what users quote in these threads:
 openshift/release#6179 (the 1,000 statuses),
 zalando/zappr#378 (140 characters), ouzi-dev/commit-status-updater#526 (characters of four bytes),
 projectbluefin/lab#690 (the link's scheme), runatlantis/atlantis#2506 (255 characters).
@@ -31,6 +32,7 @@ from typing import Any, BinaryIO, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from bridge.demonstrating.fake_apps import FakeApps, MintedToken
+from bridge.demonstrating.fake_checks import FakeChecks
 from bridge.demonstrating.fake_deliveries import LOST_ANSWER, FakeHooks
 from bridge.demonstrating.fake_replies import Reply, message, not_found, time_of
 from bridge.errors import BadSettings
@@ -103,6 +105,8 @@ class FakeGitHub:
         """Its clock."""
         self.apps = FakeApps(now=now)
         """The Apps that it knows: none until one is added."""
+        self.checks = FakeChecks(self.apps, now=now)
+        """The check runs that there are: none until an App makes one."""
         self.hooks = FakeHooks(
             now=now,
             app_of=self.apps.app_of,
@@ -147,6 +151,7 @@ class FakeGitHub:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+        self.checks.release()
         self._open.close()
         self.hooks.settle()
 
@@ -250,6 +255,9 @@ class FakeGitHub:
         of_hooks = self.hooks.answer(method, path, parse_qs(address.query), authorization, self.url)
         if of_hooks is not None:
             return None if of_hooks is LOST_ANSWER else of_hooks
+        of_checks = self.checks.answer(method, path, parse_qs(address.query), authorization, body)
+        if of_checks is not None:
+            return None if of_checks is LOST_ANSWER else of_checks
         if method == "POST":
             return self._answer_post(path, authorization, body)
         refusal = self._refusal(path, authorization, anonymous=True)
@@ -477,6 +485,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self._answer("POST")
+
+    def do_PATCH(self) -> None:
+        self._answer("PATCH")
 
     def _answer(self, method: str) -> None:
         length = self.headers.get("Content-Length", "0")

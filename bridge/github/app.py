@@ -163,6 +163,11 @@ class App:
         except AppRefused as exc:
             raise BadSettings(str(exc)) from None
 
+    @property
+    def app_id(self) -> str:
+        """Its id, or its client id."""
+        return self._app_id
+
     def token(self, repository: str, access: Access) -> InstallationToken:
         """A token for one repository (`owner/name`) that is good for at least `access.seconds` more.
 

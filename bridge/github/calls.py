@@ -34,6 +34,7 @@ _LIMITED_SECONDS = 60.0
 # The primary limit is counted by the hour; a host that asks for more is misread.
 _LONGEST_WAIT_SECONDS = 2 * 3600.0
 _LONGEST_EXCERPT = 200
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+")
 _SPACE = re.compile(r"\s")
 
@@ -117,6 +118,11 @@ class Calls:
 def is_repository(name: str) -> bool:
     """Whether this can be a repository's `owner/name`, and go into a path as it is."""
     return bool(_REPOSITORY.fullmatch(name)) and not set(name.split("/")) & {".", ".."}
+
+
+def is_commit(sha: str) -> bool:
+    """Whether this is a commit's whole SHA, which can go into a path as it is."""
+    return bool(_COMMIT.fullmatch(sha))
 
 
 def is_link(url: str) -> bool:

@@ -14,7 +14,7 @@ from bridge.core.checks import (
     external_id,
 )
 from bridge.core.names import run_id
-from bridge.core.reports import final_report, pending_report
+from bridge.core.reports import final_report, held_report, pending_report
 from bridge.core.runs import Attempt, Kind, State, StepState
 from bridge.core.verdicts import Verdict
 from tests.fakes import some_run
@@ -108,6 +108,13 @@ def test_nothing_to_do_is_neutral_and_something_is_not():
     assert final(run).conclusion == "neutral"
     run = a_run(ended(Verdict.SUCCEEDED), steps={(1, "build"): nothing, (1, "unit-test"): StepState(succeeded=1)})
     assert final(run).conclusion == "success"
+
+
+def test_what_waits_for_approval_is_for_a_person_to_act_on():
+    run = some_run(state=State(held="from a fork by a stranger"))
+    check = check_of(run, held_report(run), url=URL)
+    assert (check.status, check.conclusion, check.external_id) == (COMPLETED, "action_required", "push-r1/0")
+    assert "/ok-to-test" in check.title
 
 
 def test_a_new_attempt_is_another_check_of_the_same_name():
@@ -206,5 +213,5 @@ def test_any_bytes_are_shown_within_one_fence(raw, ticks):
 def test_an_external_id_is_known_again():
     run = run_id(project="acme/widgets", provider="github", pipeline="pull-request", delivery="d-1")
     assert attempt_of(external_id(run, 12)) == (run, 12)
-    for others in ("", "42", "build/1", f"{run}/0", f"{run}", f"{run}/1/2", f"x{run}y/1", "a" * 1000):
+    for others in ("", "42", "build/1", f"{run}/01", f"{run}", f"{run}/1/2", f"x{run}y/1", "a" * 1000):
         assert attempt_of(others) is None
