@@ -37,8 +37,6 @@ class Repository(_Part):
     clone_url: str = ""
     pushed_at: Any = None
     """A number in `push`, a text elsewhere."""
-    pushed_at: Any = None
-    """A number in `push`, a text elsewhere."""
 
 
 class _Sender(_Part):
