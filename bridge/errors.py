@@ -108,13 +108,22 @@ class StatusNotPosted(BridgeError):
         message: what was tried, what came back, the next move.
         permanent: asking again cannot help (404, 410, 422).
         retry_after_seconds: what the host asked for, if it did.
+        unsure: it may be taken all the same, even later, on top of what comes meanwhile.
 
     """
 
-    def __init__(self, message: str, *, permanent: bool = False, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        permanent: bool = False,
+        retry_after_seconds: float | None = None,
+        unsure: bool = False,
+    ) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.retry_after_seconds = retry_after_seconds
+        self.unsure = unsure
 
 
 class StatusPutOff(StatusNotPosted):

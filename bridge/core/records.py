@@ -95,6 +95,7 @@ def encode_state(state: State) -> str:
         "report_failures": state.report_failures,
         "report_pending_after": state.report_pending_after or None,
         "report_overwritten": state.report_overwritten or None,
+        "report_unsure_until": state.report_unsure_until or None,
         "held": state.held,
     }
     return _dumped({"schema": HELD_SCHEMA_VERSION if state.held else SCHEMA_VERSION, **_without_empty(fields)})
@@ -114,6 +115,7 @@ def decode_state(text: str) -> State:
         report_failures=fields.whole("report_failures"),
         report_pending_after=fields.number("report_pending_after"),
         report_overwritten=fields.whole("report_overwritten"),
+        report_unsure_until=fields.number("report_unsure_until"),
         held=fields.text("held"),
     )
 
@@ -215,6 +217,7 @@ def _attempt_fields(attempt: Attempt) -> dict[str, object]:
         "uid": attempt.uid,
         "submitted": attempt.submitted,
         "rung": attempt.rung,
+        "waits": attempt.waits,
         "ended": attempt.ended,
         "verdict": attempt.verdict,
         "reason": attempt.reason,
@@ -248,6 +251,7 @@ def _attempt(fields: "Fields") -> Attempt:
         uid=fields.text("uid"),
         submitted=fields.number_or_none("submitted"),
         rung=fields.whole("rung"),
+        waits=fields.text("waits"),
         ended=fields.number_or_none("ended"),
         verdict=fields.choice_or_none("verdict", Verdict),
         reason=fields.text("reason"),

@@ -80,6 +80,8 @@ class Attempt:
     """When the controller began to count the deadline."""
     rung: int = 0
     """How many rungs of the escalation have been taken."""
+    waits: str = ""
+    """What keeps its Workflow from going on, or did when it was made to end; empty: nothing that Argo tells of."""
     ended: float | None = None
     verdict: Verdict | None = None
     reason: str = ""
@@ -143,6 +145,9 @@ class State:
     """Do not post a pending one before this time; a final one need not wait."""
     report_overwritten: int = 0
     """How often in a row a final status was taken and another one was on top of it."""
+    report_unsure_until: float = 0.0
+    """A post got no answer and may be taken until then, on top of what comes meanwhile: a final status that is
+    acknowledged earlier is looked at once more."""
     held: str = ""
     """Why the run may not begin before somebody with rights approves it, for people; empty: it may. It is written
     with the record and stays when it was approved."""
@@ -265,6 +270,14 @@ def with_rung(run: Run, n: int, rung: int) -> Run:
     return _with_changed(run, replace(attempt, rung=rung))
 
 
+def with_waits(run: Run, n: int, waits: str) -> Run:
+    """`run` knowing what attempt `n` waits for; once it has ended, or is made to, that stands."""
+    attempt = run.attempt_numbered(n)
+    if attempt is None or attempt.verdict is not None or attempt.rung > 1:
+        return run
+    return _with_changed(run, replace(attempt, waits=waits))
+
+
 def with_end(run: Run, n: int, *, verdict: Verdict, reason: str, at: float) -> Run:
     """`run` with attempt `n` ended; the first verdict stands."""
     attempt = run.attempt_numbered(n)
@@ -295,8 +308,8 @@ def with_step(run: Run, epoch: int, step: str, seen: StepState) -> Run:
     return replace(run, state=replace(run.state, steps=steps))
 
 
-def with_report(run: Run, report: Report, *, to: str) -> Run:
-    """`run` with `report` acknowledged. A closed run, which is owed none any more, keeps a newer one."""
+def with_report(run: Run, report: Report, *, to: str, at: float = 0.0) -> Run:
+    """`run` with `report` acknowledged at `at`. A closed run, which is owed none any more, keeps a newer one."""
     known = run.state.reported
     if run.phase is Phase.CLOSED and known is not None and report.is_older_than(known):
         return run
@@ -309,6 +322,7 @@ def with_report(run: Run, report: Report, *, to: str) -> Run:
         report_failures=0,
         report_pending_after=0.0,
         report_overwritten=0,
+        report_unsure_until=run.state.report_unsure_until if at < run.state.report_unsure_until else 0.0,
     )
     return replace(run, state=state)
 
@@ -331,6 +345,12 @@ def with_report_put_off(
     if pending_only:
         return replace(run, state=replace(state, report_pending_after=until))
     return replace(run, state=replace(state, report_after=until))
+
+
+def with_report_unsure(run: Run, *, until: float) -> Run:
+    """`run` with a post that may be taken until then though nobody answered."""
+    until = max(until, run.state.report_unsure_until)
+    return replace(run, state=replace(run.state, report_unsure_until=until))
 
 
 def with_report_overwritten(run: Run, *, error: str, until: float) -> Run:

@@ -25,6 +25,7 @@ from bridge.core.runs import (
     with_report_given_up,
     with_report_overwritten,
     with_report_put_off,
+    with_report_unsure,
     with_rung,
     with_step,
     with_submission,
@@ -50,9 +51,9 @@ from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, R
 PASSES = 25
 """A run comes to rest in a few passes; more means that two actions undo each other."""
 REPORT_BACKOFF_SECONDS = 2.0
-REPORT_BACKOFF_CAP_SECONDS = 300.0
-MOST_OVERWRITTEN = 5
-"""So often a final status is delivered again because another one was on top of it; then somebody else wants to."""
+REPORT_BACKOFF_CAP_SECONDS = 60.0
+UNSURE_SECONDS = 60.0
+"""A post without an answer may be taken for so long."""
 MOST_OVERWRITTEN = 5
 """So often a final status is delivered again because another one was on top of it; then somebody else wants to."""
 TOKEN_SECONDS = 300.0
@@ -320,7 +321,8 @@ class Reconciling:
             to = self.reports.post(run, report, url=self.url_of(run.id))
         except StatusNotPosted as error:
             return self._not_posted(run, report, error)
-        return self.runs.change(run.id, lambda now: with_report(now, report, to=to))
+        at = self.clock.now()
+        return self.runs.change(run.id, lambda now: with_report(now, report, to=to, at=at))
 
     def _not_posted(self, run: Run, report: Report, error: StatusNotPosted) -> Run:
         message = cut(str(error), 400)
@@ -336,12 +338,15 @@ class Reconciling:
         # What a pending one met by itself keeps no final one waiting; what the host asked for does.
         its_own = error.turn if isinstance(error, StatusPutOff) else error.retry_after_seconds is None
         pending_only = its_own and not report.is_final
-        return self.runs.change(
-            run.id,
-            lambda now: with_report_put_off(
+        unsure_until = self.clock.now() + UNSURE_SECONDS if error.unsure else 0.0
+
+        def change(now: Run) -> Run:
+            changed = with_report_put_off(
                 now, error=message, until=until, pending_only=pending_only, failed=not put_off
-            ),
-        )
+            )
+            return with_report_unsure(changed, until=unsure_until)
+
+        return self.runs.change(run.id, change)
 
     def _forget(self, run: Run) -> None:
         """The record goes last: until then somebody can come back and finish this."""

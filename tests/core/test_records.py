@@ -84,6 +84,7 @@ _states = st.builds(
     report_failures=_whole,
     report_pending_after=_numbers,
     report_overwritten=_whole,
+    report_unsure_until=_numbers,
     held=_texts,
 )
 
@@ -149,6 +150,7 @@ _WHOLE_STATE = _everything_changed(
     report_failures=4,
     report_pending_after=10.5,
     report_overwritten=3,
+    report_unsure_until=11.5,
     held="a fork's",
 )
 
@@ -236,6 +238,7 @@ def test_the_wire_format_is_this_one():
         "report_failures": 4,
         "report_pending_after": 10.5,
         "report_overwritten": 3,
+        "report_unsure_until": 11.5,
         "held": "a fork's",
     }
     assert json.loads(records.encode_event(Event("github", "push", "acme/widgets", "d1"))) == {
