@@ -20,7 +20,8 @@ from pydantic import BaseModel
 from bridge.core.builds import Build
 from bridge.core.checks import COMPLETED, IN_PROGRESS, Check, attempt_of, check_of, conclusion_of
 from bridge.core.runs import Report, Run
-from bridge.errors import BridgeError, StatusNotPosted
+from bridge.errors import BridgeError, StatusNotPosted, StatusPutOff
+from bridge.flows.fencing import NotLeading
 from bridge.github.app import Access, App, AppRefused, AppUnavailable, NotInstalled
 from bridge.github.calls import (
     SLOW_SECONDS,
@@ -34,6 +35,7 @@ from bridge.github.calls import (
     wait_seconds,
     words,
 )
+from bridge.github.limits import Limits
 from bridge.github.statuses import TAKEN
 from bridge.ports import InstallationToken
 
@@ -49,7 +51,8 @@ _OK = 200
 _CREATED = 201
 _ACCESS = frozenset({401, 403, 404})
 _REDIRECTS = range(300, 400)
-_NO_SUCH_COMMIT = 422
+_UNPROCESSABLE = 422
+_BARE = {"title": "see its page", "summary": "GitHub did not take the table of this run: its page has all of it."}
 _PER_PAGE = 100
 _MOST_PAGES = 10
 """GitHub keeps 1,000 check runs of a commit in reach."""
@@ -96,6 +99,11 @@ class _Place:
     commit: str
     made: InstallationToken
 
+    @property
+    def limited_as(self) -> str:
+        """Whose limits count: an installation's, which an owner has one of."""
+        return f"app:{self.repository.partition('/')[0].lower()}"
+
 
 class _Refused(Exception):
     """An answer that is no error for githubkit and yet stored nothing."""
@@ -103,6 +111,14 @@ class _Refused(Exception):
     def __init__(self, response: Response) -> None:
         super().__init__("answered without storing")
         self.response = response
+
+
+class _Unanswered(Exception):
+    """Something was written and nobody knows what became of it: it may be taken, even later."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__("written without an answer")
+        self.kind = kind
 
 
 class GitHubChecks:
@@ -117,7 +133,9 @@ class GitHubChecks:
         repository_of: the repository (`owner/name`) of a project's name.
         timeout_seconds: for connecting, and again for each silence of GitHub.
         now: the clock, for an answer that has no Date.
-        monotonic: time, by which a refusal is believed for a while.
+        limits: what is known of GitHub's limits; shared by all that write there.
+        leads: whether this process may still write, asked right before it does.
+        monotonic: seconds of this process's own time, by which a refusal is believed for a while.
 
     """
 
@@ -132,6 +150,8 @@ class GitHubChecks:
         repository_of: Callable[[str], str] = str,
         timeout_seconds: float = TIMEOUT_SECONDS,
         now: Callable[[], float] = time.time,
+        limits: Limits | None = None,
+        leads: Callable[[], bool] = lambda: True,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._calls = Calls(base_url, timeout_seconds=timeout_seconds)
@@ -141,6 +161,8 @@ class GitHubChecks:
         self._log_of = log_of
         self._repository_of = repository_of
         self._now = now
+        self._limits = limits or Limits(now=now)
+        self._leads = leads
         self._monotonic = monotonic
         self._lock = threading.Lock()
         self._refused_until: dict[str, float] = {}
@@ -150,7 +172,8 @@ class GitHubChecks:
 
         Answers GITHUB_CHECK; or NOT_BY_CHECKS, with which nothing was posted, where the App may not, there is no
         commit, or the run is reported by statuses. Once a check run stands for an attempt no other answer comes
-        for it: what is refused then is tried again. Raises StatusNotPosted, without a token in its text or cause.
+        for it: what is refused then is tried again. Raises StatusNotPosted, and StatusPutOff while a limit leaves
+        no room, without a token in their text or cause; and NotLeading, with nothing written.
         """
         started = _started(run, report)
         if not run.event.revision.commit or (_by_statuses(run) and not started):
@@ -165,26 +188,57 @@ class GitHubChecks:
         place = self._place(run, repository, act, started=started)
         if place is None:
             return NOT_BY_CHECKS
+        self._wait_for_room(place, run, report, act)
+        held = False
         try:
             check = self._check(run, report, url=url, token=place.made.token)
             self._calls.within(
                 TokenAuthStrategy(place.made.token),
                 lambda github: self._deliver(github, place, run, check, url=url),
             )
+        except NotLeading:
+            raise
         except (RequestFailed, _Refused) as exc:
             if again and self._dropped(place, exc.response):
                 return self._post(run, report, repository, url=url, started=started, again=False)
-            if not started and self._may_not(exc.response):
-                self._refuse(repository, act, exc.response, place)
+            if not started and self._is_for_others(repository, act, exc.response, place):
                 return NOT_BY_CHECKS
+            held = wait_seconds(exc.response, now=self._now()) is not None
             raise self._refusal(exc.response, act, place) from exc
-        except StatusNotPosted:
-            raise
         except Exception as exc:
+            self._limits.silent()
+            kind = exc.kind if isinstance(exc, _Unanswered) else kind_of(exc)
             raise StatusNotPosted(
-                f"{act}: no usable answer from GitHub's API ({kind_of(exc)}); it is tried again"
+                f"{act}: no usable answer from GitHub's API ({kind}); it is tried again",
+                unsure=isinstance(exc, _Unanswered),
             ) from exc
+        finally:
+            self._tell_limits(place, run, report, held=held)
         return GITHUB_CHECK
+
+    def _wait_for_room(self, place: _Place, run: Run, report: Report, act: str) -> None:
+        wait = self._limits.wait(place.limited_as, run.id, final=report.is_final)
+        if wait is not None:
+            raise StatusPutOff(
+                f"{act}: put off for {wait.seconds:.0f} s: {wait.why}",
+                retry_after_seconds=wait.seconds,
+                turn=wait.turn,
+            )
+
+    def _tell_limits(self, place: _Place, run: Run, report: Report, *, held: bool) -> None:
+        if held and report.is_final:
+            self._limits.hold(place.limited_as, run.id)
+        else:
+            self._limits.leave(place.limited_as, run.id)
+
+    def _is_for_others(self, repository: str, act: str, response: Response, place: _Place) -> bool:
+        """Whether a refusal means that statuses may do where checks do not."""
+        if response.status_code == _UNPROCESSABLE:
+            return True
+        if response.status_code not in _ACCESS or wait_seconds(response, now=self._now()) is not None:
+            return False
+        self._refuse(repository, act, response, place)
+        return True
 
     def _place(self, run: Run, repository: str, act: str, *, started: bool) -> _Place | None:
         """Where the check run goes; None where the App may not write any and none was begun."""
@@ -250,7 +304,7 @@ class GitHubChecks:
             params: dict[str, Any] = {"check_name": name, "filter": "all", "per_page": _PER_PAGE, "page": page}
             if self._app.app_id.isdecimal():
                 params["app_id"] = int(self._app.app_id)
-            response = github.request("GET", path, params=params)
+            response = self._ask(github, place, "GET", path, params=params)
             if response.status_code != _OK:
                 raise _Refused(response)
             answer = _Page.model_validate_json(response.content)
@@ -263,9 +317,38 @@ class GitHubChecks:
         return one.app is None or self._app.app_id in {str(one.app.id), one.app.client_id}
 
     def _send(self, github: _Client, method: str, place: _Place, path: str, body: dict[str, Any]) -> None:
-        response = github.request(method, f"/repos/{place.repository}/check-runs{path}", json=body)
+        to = f"/repos/{place.repository}/check-runs{path}"
+        try:
+            response = self._write(github, place, method, to, body)
+        except RequestFailed as exc:
+            if exc.response.status_code != _UNPROCESSABLE:
+                raise
+            # Whatever it is that GitHub does not take, how it ended has to be told.
+            log.warning("GitHub did not take a check's output%s", words(exc.response, place.made.token))
+            response = self._write(github, place, method, to, {**body, "output": _BARE})
         if response.status_code not in {_OK, _CREATED}:
             raise _Refused(response)
+
+    def _write(self, github: _Client, place: _Place, method: str, path: str, body: dict[str, Any]) -> Response:
+        if not self._leads():
+            raise NotLeading(f"writing a check of {place.repository}: left to the controller that leads")
+        try:
+            return self._ask(github, place, method, path, wrote=True, json=body)
+        except RequestFailed:
+            raise
+        except Exception as exc:
+            raise _Unanswered(kind_of(exc)) from exc
+
+    def _ask(
+        self, github: _Client, place: _Place, method: str, path: str, *, wrote: bool = False, **sent: Any
+    ) -> Response:
+        try:
+            response = github.request(method, path, **sent)
+        except RequestFailed as exc:
+            self._limits.saw(place.limited_as, exc.response, wrote=wrote)
+            raise
+        self._limits.saw(place.limited_as, response, wrote=wrote)
+        return response
 
     def _dropped(self, place: _Place, response: Response) -> bool:
         """Whether the token was refused and is forgotten now: what the App may do may have been changed."""
@@ -273,9 +356,6 @@ class GitHubChecks:
             return False
         self._app.drop(place.repository, CHECKS, place.made)
         return True
-
-    def _may_not(self, response: Response) -> bool:
-        return response.status_code in _ACCESS and wait_seconds(response, now=self._now()) is None
 
     def _is_refused(self, repository: str) -> bool:
         with self._lock:
@@ -291,7 +371,7 @@ class GitHubChecks:
     def _refusal(self, response: Response, act: str, place: _Place) -> StatusNotPosted:
         status = response.status_code
         said = f"{act}: GitHub answered {status}{words(response, place.made.token)}"
-        if status == _NO_SUCH_COMMIT:
+        if status == _UNPROCESSABLE:
             return StatusNotPosted(f"{said}; it will not take this check for this commit", permanent=True)
         if status in _REDIRECTS:
             return StatusNotPosted(
