@@ -18,6 +18,7 @@ import re
 import signal
 import socket
 import socketserver
+import struct
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from bridge.demonstrating.fake_apps import FakeApps, MintedToken
 from bridge.demonstrating.fake_checks import FakeChecks
 from bridge.demonstrating.fake_deliveries import LOST_ANSWER, FakeHooks
+from bridge.demonstrating.fake_limits import FakeLimits
 from bridge.demonstrating.fake_replies import Reply, message, not_found, time_of
 from bridge.errors import BadSettings
 
@@ -78,6 +80,11 @@ class _Fault:
     headers: Mapping[str, str] = field(default_factory=dict)
     hang_seconds: float = 0.0
     lose_answer: bool = False
+    reset: bool = False
+
+
+RESET = Reply(0, None)
+"""In place of an answer: the connection is reset."""
 
 
 class FakeGitHub:
@@ -115,6 +122,10 @@ class FakeGitHub:
         """The webhooks that there are: none until one is added."""
         self.limits: Mapping[str, str] = {}
         """Headers of every answer, in place of those that say that nearly all of the rate limit is left."""
+        self.quotas = FakeLimits(now=now)
+        """The rate limits of each credential: none until one is set."""
+        self.most_statuses = MOST_STATUSES
+        """For each sha and context."""
         self._changed = threading.Condition()
         self._allowed: dict[str, frozenset[str]] = {token: frozenset() for token in tokens}
         self._faults: deque[_Fault] = deque()
@@ -229,6 +240,14 @@ class FakeGitHub:
         """Store the next statuses, and close the connection instead of answering."""
         self._plan(times, _Fault(lose_answer=True))
 
+    def reset_after_write(self, times: int) -> None:
+        """Store the next statuses, and reset the connection instead of answering."""
+        self._plan(times, _Fault(reset=True))
+
+    def put_status(self, repository: str, sha: str, **posted: str) -> None:
+        """A status that somebody else posts (`state`, `context`, `description`, `target_url`)."""
+        self._kept(repository, sha, posted)
+
     @property
     def offline(self) -> bool:
         """Whether every request meets a closed connection. `stop` refuses the connection itself."""
@@ -243,12 +262,23 @@ class FakeGitHub:
             self._faults.extend([fault] * times)
 
     def answer(self, method: str, target: str, headers: Message, body: bytes) -> Reply | None:
-        """What one request is answered with; None closes the connection without an answer."""
+        """What one request is answered with; None closes the connection without an answer, RESET breaks it."""
         if self._offline:
             return None
+        authorization = headers.get("Authorization", "")
+        credential = self._limited_as(authorization)
+        refusal = self.quotas.refusal(credential, writes=method != "GET")
+        reply = refusal or self._answered(method, target, authorization, body)
+        return reply if reply is None or reply is RESET else self.quotas.told(credential, reply)
+
+    def _limited_as(self, authorization: str) -> str:
+        """Whose limits count: all tokens of an installation have one together."""
+        minted = self.apps.find(authorization.partition(" ")[2].strip())
+        return f"installation {minted.installation}" if minted is not None else authorization
+
+    def _answered(self, method: str, target: str, authorization: str, body: bytes) -> Reply | None:
         address = urlsplit(target)
         path = unquote(address.path)
-        authorization = headers.get("Authorization", "")
         of_app = self.apps.answer(method, path, authorization, body)
         if of_app is not None:
             return of_app
@@ -274,6 +304,8 @@ class FakeGitHub:
             return None
         reply = self._refusal(path, authorization, anonymous=False)
         reply = reply or self._stored(found["repository"], found["sha"], body)
+        if fault.reset:
+            return RESET
         return None if fault.lose_answer else reply
 
     def _next_fault(self) -> tuple[_Fault, int]:
@@ -334,7 +366,7 @@ class FakeGitHub:
     def _kept(self, repository: str, sha: str, posted: Mapping[str, Any]) -> Reply:
         context = posted.get("context") or "default"
         with self._changed:
-            if len(self._of(repository, sha, context=context)) >= MOST_STATUSES:
+            if len(self._of(repository, sha, context=context)) >= self.most_statuses:
                 text = "This SHA and context has reached the maximum number of statuses."
                 return _validation_failed([{"message": text}])
             status = StoredStatus(
@@ -378,7 +410,7 @@ class FakeGitHub:
     def _combined(self, repository: str, ref: str) -> Reply:
         newest: dict[str, StoredStatus] = {}
         for status in self._newest_first(repository, ref):
-            newest.setdefault(status.context, status)
+            newest.setdefault(status.context.casefold(), status)
         return Reply(
             200,
             {
@@ -418,7 +450,9 @@ class FakeGitHub:
             return [
                 status
                 for status in self._history
-                if (status.repository, status.sha) == (repository, sha) and context in {None, status.context}
+                if (status.repository, status.sha) == (repository, sha)
+                # GitHub tells contexts apart without their case.
+                and (context is None or status.context.casefold() == context.casefold())
             ]
 
     def _shown(self, status: StoredStatus) -> dict[str, Any]:
@@ -495,8 +529,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return self._send(message(413, "Payload Too Large"))
         reply = self.server.fake.answer(method, self.path, self.headers, self.rfile.read(int(length)))
-        if reply is None:
+        if reply is None or reply is RESET:
             self.close_connection = True
+            if reply is RESET:
+                # With a linger of nothing closing sends RST.
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return None
         return self._send(reply)
 

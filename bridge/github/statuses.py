@@ -55,6 +55,8 @@ LONGEST_DESCRIPTION = 140
 
 SLOW_POST_SECONDS = 5.0
 """A post that took so long may have been overtaken: this process may even have slept while another one leads."""
+COMMIT_SECONDS = 300.0
+"""So long after its delivery a commit may still come into sight (home-assistant/service-hub#394)."""
 
 _CREATED = 201
 _GATEWAY_TIMEOUT = 504
@@ -162,6 +164,11 @@ class GitHubStatuses:
             if again and self._dropped(run, credentials, exc.response):
                 return self._post(run, report, url, again=False)
             held = wait_seconds(exc.response, now=self._now()) is not None
+            if self._may_come(run, exc.response):
+                raise StatusNotPosted(
+                    f"{act}: GitHub does not know the commit yet{words(exc.response, credentials.token)}; "
+                    "it is tried again"
+                ) from exc
             raise self._refused(exc.response, act, credentials) from exc
         except Exception as exc:
             raise StatusNotPosted(
@@ -171,6 +178,10 @@ class GitHubStatuses:
         finally:
             self._tell_limits(post, held=held)
         return credentials.to
+
+    def _may_come(self, run: Run, response: Response) -> bool:
+        """Whether a fork's commit only cannot be seen from the repository yet, as right after a push."""
+        return _NO_COMMIT_YET in response.content.lower() and self._now() < run.accepted + COMMIT_SECONDS
 
     def _limited_as(self, run: Run, credentials: _Credentials) -> str:
         """Whose limits count: an App's are its installation's, which an owner has one of."""
@@ -268,9 +279,10 @@ class GitHubStatuses:
             return
         newest = shown[0] if shown else None
         if newest is None or not (newest.id == made or newest.says(post.body)):
+            # A read may be behind a write (dpb587/github-status-resource#3); then the next look finds it.
             on_top = "nothing" if newest is None else f"a status {newest.state[:20]!r}"
             raise StatusOverwritten(
-                f"{post.act}: GitHub took it and shows {on_top} in this context; it is looked at again"
+                f"{post.act}: GitHub took it and shows {on_top} on top of this context; it is looked at again"
             )
         overtaken = _between(shown, before, made) if slow else None
         if overtaken is not None and not overtaken.says(post.body):
@@ -387,6 +399,7 @@ class _Redirected(Exception):
         self.response = response
 
 
+_NO_COMMIT_YET = b"no commit found"
 _NO_MORE = b"maximum number of statuses"
 _BUDGET_REMEDY = f"it takes no more than {MOST_STATUSES:,} of a commit and context; push another commit"
 _REMEDIES = {
