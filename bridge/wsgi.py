@@ -1,6 +1,7 @@
 """What gunicorn loads: `bridge.wsgi:local()` or `bridge.wsgi:cluster()`, set up from the environment."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from flask import Flask
@@ -9,8 +10,9 @@ from bridge.cluster.patience import patience
 from bridge.cluster.readiness import Readiness
 from bridge.cluster.tokens import ClusterCallers
 from bridge.cluster.watched_runs import WatchedRuns
+from bridge.flows.commenting import Conversations
 from bridge.flows.freshening import NoApp
-from bridge.ports import InstallationTokens
+from bridge.ports import InstallationTokens, Projects
 from bridge.settings import Settings, load
 from bridge.web.app import create_app
 from bridge.web.gateway import Gateway, Proxy
@@ -90,6 +92,7 @@ def _gateway(settings: Settings, ports: LocalPorts | ClusterPorts, **world: Any)
         proxy=_proxy(settings),
         session_seconds=settings.session_hours * 3600,
         badges=settings.badges,
+        conversations=cache(lambda: _conversations(settings, ports.projects)),
         **world,
     )
 
@@ -113,6 +116,13 @@ def _installation_tokens(settings: Settings, ports: ClusterPorts) -> Installatio
     from bridge.wiring.reporting import installation_tokens  # noqa: PLC0415
 
     return installation_tokens(settings, ports.projects)
+
+
+def _conversations(settings: Settings, projects: Projects) -> Conversations:
+    # At the first comment that asks for something: GitHub's client is slow to import and large.
+    from bridge.wiring.reporting import conversations  # noqa: PLC0415
+
+    return conversations(settings, projects)
 
 
 def _app_id(settings: Settings) -> int:

@@ -214,12 +214,13 @@ class Run:
 
     @property
     def waiting_cancel(self) -> Act | None:
-        """The cancel of the newest attempt."""
-        return self._waiting({Kind.CANCEL})
+        """The cancel of the newest attempt; of the first also one that was asked for before it began."""
+        first = self.attempt is not None and self.attempt.n == 1
+        return self._waiting({Kind.CANCEL}, also=(0,) if first else ())
 
-    def _waiting(self, kinds: set[Kind]) -> Act | None:
-        newest = self.attempt.n if self.attempt else 0
-        return next((act for act in self.acts if act.kind in kinds and act.follows == newest), None)
+    def _waiting(self, kinds: set[Kind], *, also: tuple[int, ...] = ()) -> Act | None:
+        follows = {self.attempt.n if self.attempt else 0, *also}
+        return next((act for act in self.acts if act.kind in kinds and act.follows in follows), None)
 
     def step(self, epoch: int, step: str) -> StepState:
         """What is remembered of `step` in `epoch`."""

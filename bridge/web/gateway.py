@@ -8,6 +8,7 @@ from typing import cast
 
 from flask import current_app
 
+from bridge.flows.commenting import Conversations
 from bridge.ports import Builds, Callers, Clock, InstallationTokens, Pipelines, Projects, Runs
 
 _EXTENSION = "bridge"
@@ -69,6 +70,8 @@ class Gateway:
     patience: Callable[[], AbstractContextManager[None]] = nullcontext
     """Bounds how long the ports may take for one delivery together; whatever takes longer raises Unavailable."""
 
+    conversations: Callable[[], Conversations] | None = None
+    """Who asks GitHub about comments and answers them, called when there is one; None: comments are only events."""
     callers: Callers | None = None
     """Finds out which step asks for a token; None: nobody gets any."""
     tokens: InstallationTokens | None = None

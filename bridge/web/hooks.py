@@ -13,15 +13,16 @@ import uuid
 from collections.abc import Callable
 
 import structlog
-from flask import Blueprint, Response, g, jsonify, request
+from flask import Blueprint, Response, g, jsonify, make_response, request
 from flask.typing import ResponseReturnValue
 
-from bridge.core.events import Event, Ignored, cloudevents, generic, github
+from bridge.core.events import Event, Ignored, cloudevents, comments, generic, github
 from bridge.core.events.json_bodies import LONGEST_BODY_BYTES
 from bridge.core.projects import Project
 from bridge.core.signatures import same_secret, verifies
 from bridge.errors import BadProject, BadSignature, UnknownProject
 from bridge.flows.accepting import accept, is_for_somebody
+from bridge.flows.commenting import obey
 from bridge.web.access import require_sender
 from bridge.web.bodies import read_body
 from bridge.web.forwarding import forwarding
@@ -31,6 +32,8 @@ from bridge.web.health import metrics
 ANSWER_SECONDS = 8.5
 """From a request to its answer when it is passed on: GitHub waits 10 s."""
 LEAST_FORWARD_SECONDS = 1.0
+COMMENT_SECONDS = 8.0
+"""From a request to the last moment in which GitHub is talked with about its comment."""
 
 hooks = Blueprint("hooks", __name__)
 
@@ -127,7 +130,28 @@ def _from_github(body: bytes) -> ResponseReturnValue:
         own_contexts=_own_contexts(),
         allowed_authors=project.allowed_authors if project else (),
     )
-    return _answer(event, project)
+    asking = None if isinstance(event, Ignored) else comments.asked(dict(request.headers), body)
+    answer = _answer(event, project)
+    return answer if asking is None else _obeyed(asking, make_response(answer))
+
+
+def _obeyed(asking: comments.Asking, answer: Response) -> ResponseReturnValue:
+    """Do what a comment asks for, when its event is stored already: if that fails all of it comes again."""
+    conversations = gateway().conversations
+    if conversations is None:
+        return answer
+    left = COMMENT_SECONDS - (time.monotonic() - g.began)
+    found = obey(asking, conversations(), runs=gateway().runs, clock=gateway().clock, seconds=left)
+    _log.info(
+        "comment",
+        project=asking.project,
+        pull_request=asking.pull_request,
+        delivery=asking.delivery,
+        who=asking.author,
+        reaction=found.reaction,
+        told=list(found.told),
+    )
+    return jsonify({**(answer.get_json() or {}), "commands": list(found.told)}), answer.status_code
 
 
 def _generic(

@@ -2,10 +2,14 @@
 
 import contextlib
 
+from bridge.clocks import SystemClock
 from bridge.core.runs import Report, Run
 from bridge.errors import BadSettings, UnknownProject
+from bridge.flows.commenting import Conversations
 from bridge.flows.freshening import NoApp
 from bridge.github.app import App, AppTokens
+from bridge.github.calls import TIMEOUT_SECONDS
+from bridge.github.comments import CALL_SECONDS, GitHubConversations
 from bridge.github.statuses import TAKEN, GitHubStatuses
 from bridge.ports import InstallationTokens, Projects, Reports
 from bridge.settings import Settings
@@ -49,14 +53,8 @@ def cluster_reports(settings: Settings, projects: Projects) -> Reports:
 
 def statuses(settings: Settings, projects: Projects) -> GitHubStatuses:
     """GitHub, as our App where it is installed, else with the token of each run's project."""
-
-    def token_of(name: str) -> str | None:
-        with contextlib.suppress(UnknownProject):
-            return projects.read(name).token or None
-        return None
-
     return GitHubStatuses(
-        token_of,
+        lambda name: token_of(projects, name),
         app=github_app(settings),
         base_url=settings.github_api_url,
         repository_of=lambda name: repository_of(projects, name),
@@ -69,6 +67,24 @@ def installation_tokens(settings: Settings, projects: Projects) -> InstallationT
     return NoApp() if app is None else AppTokens(app, lambda name: repository_of(projects, name))
 
 
+def conversations(settings: Settings, projects: Projects) -> Conversations:
+    """Who asks GitHub about comments and answers them. Raises BadSettings."""
+    return GitHubConversations(
+        lambda name: token_of(projects, name),
+        app=github_app(settings, timeout_seconds=CALL_SECONDS),
+        base_url=settings.github_api_url,
+        repository_of=lambda name: repository_of(projects, name),
+        clock=SystemClock(),
+    )
+
+
+def token_of(projects: Projects, name: str) -> str | None:
+    """A project's own token; None if it has none or is gone."""
+    with contextlib.suppress(UnknownProject):
+        return projects.read(name).token or None
+    return None
+
+
 def repository_of(projects: Projects, name: str) -> str:
     """The repository of a project: its name, unless it says otherwise or is gone."""
     with contextlib.suppress(UnknownProject):
@@ -76,10 +92,15 @@ def repository_of(projects: Projects, name: str) -> str:
     return name
 
 
-def github_app(settings: Settings) -> App | None:
+def github_app(settings: Settings, *, timeout_seconds: float = TIMEOUT_SECONDS) -> App | None:
     """Our GitHub App, if the settings name one. Raises BadSettings if they name half of it, or its key is none."""
     if not settings.github_app_id and settings.github_app_key_file is None:
         return None
     if not settings.github_app_id or settings.github_app_key_file is None:
         raise BadSettings("BRIDGE_GITHUB_APP_ID and BRIDGE_GITHUB_APP_KEY_FILE belong together: set both, or none")
-    return App(settings.github_app_id, settings.github_app_key_file, base_url=settings.github_api_url)
+    return App(
+        settings.github_app_id,
+        settings.github_app_key_file,
+        base_url=settings.github_api_url,
+        timeout_seconds=timeout_seconds,
+    )

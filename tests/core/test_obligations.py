@@ -463,3 +463,10 @@ def test_no_other_act_lets_a_held_run_begin_or_opens_it_again(kind):
 
 def test_a_held_run_whose_status_a_newer_one_took_over_is_closed_without_a_word():
     assert ob.owed(held_run(), seen(execution=None, speaks=False)) == (ob.Close(),)
+
+
+def test_a_cancel_of_a_run_that_has_not_begun_ends_its_first_attempt():
+    run = with_act(some_run(), Act(Kind.CANCEL, "q1", 0, who="mona"))
+    (begin,) = ob.owed(run, seen(execution=None))
+    begun = with_attempt(run, begin.attempt)
+    assert ob.owed(begun, seen(execution=None)) == (ob.End(1, Verdict.CANCELLED, "cancelled by mona"),)

@@ -395,16 +395,17 @@ def test_a_project_that_is_set_up_wrongly_is_our_fault_and_its_details_are_for_t
     assert "project.yaml" not in answer.text
 
 
-def test_pull_requests_of_strangers_forks_are_ignored_with_the_reason():
+def test_pull_requests_of_strangers_forks_are_stored_and_held():
     base = {"ref": "main", "sha": "b" * 40, "repo": {"full_name": PROJECT}}
     head = {"ref": "main", "sha": COMMIT, "repo": {"full_name": "stranger/widgets"}}
     request = {"number": 7, "title": "t", "author_association": "NONE", "base": base, "head": head}
     payload = {**json.loads(PUSH), "action": "opened", "number": 7, "pull_request": request}
     world = a_world()
     answer = world.deliver(json.dumps(payload).encode(), event="pull_request")
-    assert answer.status_code == 200
-    assert "NONE" in answer.json["ignored"]
-    assert world.runs.records == {}
+    assert answer.status_code == 202
+    held = world.runs.read(answer.json["runs"][0]["id"])
+    assert held.awaits_approval
+    assert "NONE" in held.held
 
 
 # The generic routes
