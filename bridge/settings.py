@@ -31,11 +31,10 @@ class Settings(BaseSettings):
     github_api_url: str = Field(
         "https://api.github.com", description="GitHub's API; `https://HOST/api/v3` for GitHub Enterprise Server."
     )
-    github_app_id: str = Field(
-        "", description="Cluster: the GitHub App's id; empty: none, projects' tokens alone."
-    )
-    github_app_key_file: Path | None = Field(
-        None, description="Cluster: the file with the GitHub App's private key, PEM."
+    github_app_id: str = Field("", description="The GitHub App's id; empty: none, projects' tokens alone.")
+    github_app_key_file: Path | None = Field(None, description="The file with the GitHub App's private key, PEM.")
+    github_checks: bool = Field(
+        True, description="With a GitHub App that may write them runs are check runs there, else commit statuses."
     )
     github_app_webhook_secret: SecretStr = Field(
         SecretStr(""), description="Signs the GitHub App's webhooks; empty: none does."

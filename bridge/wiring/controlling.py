@@ -12,7 +12,6 @@ from typing import Any
 from bridge.clocks import SystemClock
 from bridge.cluster.api import PODS, SECRETS, Api, Resource
 from bridge.cluster.leases import MARGIN_SECONDS, Lease
-from bridge.cluster.projects import WatchedProjects
 from bridge.cluster.run_index import RunIndex
 from bridge.cluster.strays import WatchedStrays
 from bridge.cluster.watching import Change, Watching
@@ -25,6 +24,7 @@ from bridge.ports import Clock, Reports
 from bridge.settings import Settings
 from bridge.web.logs import log_as_json
 from bridge.web.probes import Probes
+from bridge.wiring.checking import checks_or
 from bridge.wiring.cluster import ClusterPorts, cluster_api, ports_over
 from bridge.wiring.reporting import cluster_reports, installation_tokens
 from bridge.wiring.sweeping import sweeping
@@ -205,7 +205,7 @@ def controller_of(
     *,
     identity: str = "",
     clock: Clock | None = None,
-    reports_of: Callable[[Settings, WatchedProjects], Reports] = cluster_reports,
+    reports_of: Callable[[Settings, ClusterPorts, Callable[[], bool]], Reports] | None = None,
 ) -> Controller:
     """A controller over these calls, known by `identity` in the Lease; `clock` is what runs are judged by."""
     lease = Lease(
@@ -218,7 +218,14 @@ def controller_of(
     # An effect that takes longer on its way than the margin is given up before anybody else may lead.
     writing = api.within(MARGIN_SECONDS)
     ports = ports_over(fenced_calls(api, WRITES, lease.held, through=writing), settings, clock=clock)
-    return Controller(settings, ports, lease, reports_of(settings, ports.projects))
+    reports = (reports_of or _reports)(settings, ports, lease.held)
+    return Controller(settings, ports, lease, reports)
+
+
+def _reports(settings: Settings, ports: ClusterPorts, leads: Callable[[], bool]) -> Reports:
+    """Where the reports of a cluster's runs go."""
+    otherwise = cluster_reports(settings, ports.projects)
+    return checks_or(otherwise, settings, ports.projects, ports.builds, leads=leads)
 
 
 def control(settings: Settings, *, on_ready: Callable[[Probes], None] = lambda _probes: None) -> int:

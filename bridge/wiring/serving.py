@@ -35,6 +35,7 @@ from bridge.local.projects import FolderProjects
 from bridge.rendering import render
 from bridge.settings import PREFIX, Settings
 from bridge.web.logs import log_as_json
+from bridge.wiring.checking import checks_or
 from bridge.wiring.gateways import gunicorn_arguments
 from bridge.wiring.local import child_environment, local_ports, reconciling
 from bridge.wiring.reporting import StatusesOr, statuses
@@ -123,7 +124,8 @@ FlowOf = Callable[[Settings, str], tuple[LocalEngine, Reconciling]]
 def local_flow(settings: Settings, url: str) -> tuple[LocalEngine, Reconciling]:
     """The engine that acts, and the controller's flow over the same ports."""
     ports = local_ports(settings)
-    reports = StatusesOr(statuses(settings, ports.projects), Board(ports.runs.database))
+    otherwise = StatusesOr(statuses(settings, ports.projects), Board(ports.runs.database))
+    reports = checks_or(otherwise, settings, ports.projects, ports.builds)
     flow = reconciling(
         settings,
         runs=ports.runs,
