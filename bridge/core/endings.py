@@ -19,6 +19,10 @@ _VERDICT_OF_CODE = {
 }
 _SAID = re.compile(r"\(exit code \d+\): (.+)", re.DOTALL)
 """In a node's message: what its container left in its termination log."""
+_FORBIDDEN = re.compile(
+    r'is forbidden: User "(?:system:serviceaccount:)?([^"]{1,200})" cannot (\w{1,20}) resource "([^"]{1,100})"'
+)
+"""In a node's message: what Argo's executor is not allowed to do."""
 _LONGEST_REASON = 400
 _GRAVITY = (Verdict.FAILED, Verdict.TIMED_OUT, Verdict.ERROR)
 """Of several steps that did not succeed, the first of these is what the run says."""
@@ -97,7 +101,8 @@ def _nothing_to_do(run: Run, attempt: Attempt) -> str:
 
 
 def _too_long(attempt: Attempt) -> str:
-    return f"timed out: not finished {attempt.timeout_seconds:g} s after it was submitted"
+    late = f"timed out after {attempt.timeout_seconds:g} s"
+    return f"{late}: {attempt.waits}" if attempt.waits else f"{late} of the pipeline's time"
 
 
 def _failed(node: Node) -> bool:
@@ -114,7 +119,12 @@ def _node_end(attempt: Attempt, node: Node, builds: Sequence[Build]) -> End | No
     if said is not None and (newest is None or newest.attempt != attempt.n):
         # This attempt made no build: the step itself says why.
         return verdict, f"step {node.step} {_word(verdict)}: {said[1][:_LONGEST_REASON].strip()}"
+    forbidden = _FORBIDDEN.search(node.message)
+    if forbidden is not None and verdict is Verdict.ERROR:
+        return verdict, f"step {node.step}: {forbidden[1]} may not {forbidden[2]} {forbidden[3]}"
     told = newest.outcome.reason if newest is not None and newest.outcome is not None else node.message
+    if node.exit_code == ExitCode.LOST:
+        return verdict, f"step {node.step} lost its builds: {told.removeprefix('lost: ')}"
     number = f" (build {newest.number})" if newest is not None else ""
     return verdict, f"step {node.step} {_word(verdict)}{number}: {told or node.message or 'no reason given'}"
 

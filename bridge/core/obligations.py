@@ -16,6 +16,7 @@ from bridge.core.reports import final_report, held_report, pending_report
 from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, StepState
 from bridge.core.strays import Stray, retry_of
 from bridge.core.verdicts import Verdict
+from bridge.core.waiting import waits_for
 
 RUNG_SECONDS = 60.0
 """Between two rungs of the escalation past a deadline."""
@@ -71,6 +72,14 @@ class Escalate:
 
     n: int
     rung: int
+
+
+@dataclass(frozen=True)
+class Note:
+    """Remember what keeps the attempt's Workflow from going on; empty: nothing any more."""
+
+    n: int
+    waits: str
 
 
 @dataclass(frozen=True)
@@ -147,7 +156,22 @@ class EndStray:
     stray: Stray
 
 
-Action = Begin | Submit | Escalate | Settle | Mirror | End | GiveUp | Fire | Post | Close | Forget | Ask | EndStray
+Action = (
+    Begin
+    | Submit
+    | Escalate
+    | Note
+    | Settle
+    | Mirror
+    | End
+    | GiveUp
+    | Fire
+    | Post
+    | Close
+    | Forget
+    | Ask
+    | EndStray
+)
 
 
 def owed(run: Run, seen: Seen) -> tuple[Action, ...]:
@@ -272,10 +296,19 @@ def _of_running(run: Run, attempt: Attempt, seen: Seen) -> tuple[Action, ...]:
         return (*posting, Submit(attempt.n))
     if execution is None or execution.deleting or execution.invalid:
         return (End(attempt.n, *gone_end(run, attempt, execution, seen.builds)),)
+    noting = _noting(attempt, execution, seen)
     rung = attempt.rung + 1
     if rung <= DELETE and seen.now >= _rung_due(attempt, rung):
-        return (*posting, Escalate(attempt.n, rung))
-    return posting
+        return (*posting, *noting, Escalate(attempt.n, rung))
+    return (*posting, *noting)
+
+
+def _noting(attempt: Attempt, execution: Execution, seen: Seen) -> tuple[Note, ...]:
+    """What Argo tells only until the Workflow is made to end."""
+    if attempt.rung > TOUCH:
+        return ()
+    waits = waits_for(execution, submitted=attempt.submitted, now=seen.now)
+    return (Note(attempt.n, waits),) if waits != attempt.waits else ()
 
 
 def _rung_due(attempt: Attempt, rung: int) -> float:

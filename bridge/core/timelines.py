@@ -191,6 +191,8 @@ def _while_going(run: Run, attempt: Attempt, builds: Sequence[Build]) -> Now:
     if not attempt.uid:
         return Now(f"the controller, to submit attempt {attempt.n}; is it running?", (cancel,))
     going = [build for build in builds if build.open and not names.is_exit_step(build.step)]
+    if not going and attempt.waits:
+        return Now(cut(attempt.waits, LINE_CHARACTERS), (cancel,))
     if not going:
         return Now("its next step, to make a build", (cancel,))
     follow = tuple(f"bridgectl logs {run.id} {step} -f" for step in sorted({build.step for build in going}))

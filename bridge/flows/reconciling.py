@@ -29,6 +29,7 @@ from bridge.core.runs import (
     with_rung,
     with_step,
     with_submission,
+    with_waits,
 )
 from bridge.core.strays import Stray
 from bridge.core.verdicts import Verdict
@@ -214,6 +215,8 @@ class Reconciling:
                 return self._submit(run, n)
             case ob.Escalate(n, rung):
                 return self._escalate(run, n, rung)
+            case ob.Note(n, waits):
+                return self.runs.change(run.id, lambda now: with_waits(now, n, waits))
             case ob.Mirror(epoch, step, seen):
                 return self.runs.change(run.id, lambda now: with_step(now, epoch, step, seen))
             case ob.End(n, verdict, reason):

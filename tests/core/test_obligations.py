@@ -314,6 +314,17 @@ def test_a_lost_exit_build_is_made_again_a_few_times():
     assert ob.owed(run, seen(execution=None, builds=tuple(fired))) == (ob.Close(),)
 
 
+def test_what_a_workflow_waits_for_is_remembered_until_it_goes_on_or_is_stopped():
+    run, suspended = run_with(FIRST, reported=PENDING), going(message="it is suspended")
+    waits = "the workflow is suspended: argo resume it"
+    assert ob.owed(run, seen(execution=suspended)) == (ob.Note(1, waits),)
+    noted = run_with(replace(FIRST, waits=waits), reported=PENDING)
+    assert ob.owed(noted, seen(execution=suspended)) == ()
+    assert ob.owed(noted, seen()) == (ob.Note(1, ""),)
+    stopped = run_with(replace(FIRST, waits=waits, rung=ob.STOP), reported=PENDING)
+    assert ob.owed(stopped, seen()) == ()
+
+
 def test_an_exit_event_whose_build_vacuum_took_is_not_fired_again():
     run = run_with(ended(Verdict.FAILED), reported=final(), steps=remembering(build(names.exit_step(1))))
     assert ob.owed(run, seen(execution=None)) == (ob.Close(),)

@@ -24,7 +24,7 @@ from bridge.core.executions import Node, NodePhase
 from bridge.core.names import project_id
 from bridge.core.pipelines import Exit, Pipeline, Step, Trigger
 from bridge.core.projects import Project
-from bridge.core.runs import Act, Kind, Phase, Run, with_act
+from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, with_act
 from bridge.core.steps import Options
 from bridge.core.strays import Stray
 from bridge.core.verdicts import Verdict
@@ -66,8 +66,13 @@ PATIENCE = 40
 """So often a step's process sleeps before it is asked to end."""
 ROUND_SECONDS = 20.0
 ROUNDS = 150
+DULL_SECONDS = TIMEOUT_SECONDS + ROUND_SECONDS
+"""So long before the first deadline of open runs what has to happen of itself has happened, or may yet."""
 BOUND_SECONDS = 180.0 + 30.0
 """After the deadline, or after peace began (docs/endings.md)."""
+LIMIT_SECONDS = 120.0
+SOON_SECONDS = 30.0
+"""After an end can be seen, or after peace began."""
 FINAL = frozenset({"success", "failure", "error"})
 GOING = frozenset({BuildPhase.WAITING, BuildPhase.RUNNING})
 
@@ -117,6 +122,29 @@ class Argo(FakeEngine):
         super()._told_to_end(asked, name)
 
 
+class GitHub(FakeReports):
+    """Commit statuses, with a look at whoever asks too early."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(taken_by="github")
+        self._clock = clock
+        self.gone = False
+        self.until: dict[tuple[str, int], float] = {}
+
+    def post(self, run: Run, report: Report, *, url: str) -> str:
+        key = (run.id, report.attempt)
+        early = self.until.get(key, 0.0) - self._clock.now()
+        hold(early <= 0, f"{run.id}: a status was posted {early:g} s before GitHub's limit allows it")
+        if self.gone:
+            raise StatusNotPosted("404: no such repository", permanent=True)
+        try:
+            return super().post(run, report, url=url)
+        except StatusNotPosted as error:
+            if error.retry_after_seconds is not None:
+                self.until[key] = self._clock.now() + error.retry_after_seconds
+            raise
+
+
 class Copies(Fake):
     """`Strays`: what people made with Argo's own commands."""
 
@@ -156,11 +184,11 @@ class Copies(Fake):
 
 @dataclass
 class Paused:
-    """A controller that was stopped between deciding and doing."""
+    """A controller, or an exit handler, that was stopped between deciding and doing."""
 
     run: str
     actions: tuple[ob.Action, ...]
-    lease: int
+    flow: Reconciling
 
 
 class World:
@@ -172,13 +200,15 @@ class World:
         self.pipelines = FakePipelines([PIPELINE])
         self.engine = Argo()
         self.builds = FakeBuilds(self.clock)
-        self.reports = FakeReports(taken_by="github")
+        self.reports = GitHub(self.clock)
         self.strays = Copies(self)
         self.builds.on_create.append(self._begin_build)
         self.lease = 0
         self.answered: set[int] = set()
         self.sent: set[int] = set()
         self.paused: list[Paused] = []
+        self.damaged: set[tuple[str, int]] = set()
+        """Attempts of which somebody took the verdict away."""
         self.looked: dict[str, float] = {}
         """When a controller last looked at a run and nothing went wrong."""
         self._fates: list[str] = []
@@ -186,16 +216,32 @@ class World:
         self._judged = 0
         self._last: dict[tuple[str, str], Posted] = {}
         self._verdicts: dict[tuple[str, int], Verdict] = {}
-        self._refused: list[object] = []
+        self._refused = False
+        self._hanging: set[str] = set()
+        """Builds that never end by themselves."""
+        self._observable: dict[tuple[str, int], float] = {}
+        """Since when it can be seen that an attempt has come to its end."""
+        self._roots: set[tuple[str, int]] = set()
+        """Attempts whose root node succeeded."""
+        self._waited: set[tuple[str, int]] = set()
+        """Attempts that somebody asked to follow before they had ended."""
+        self._succeeded_once: dict[tuple[str, int, str], int] = {}
+        """Steps that succeeded, and how many builds had been asked for by then."""
         self._patience = 0
         self._lost: set[str] = set()
         """Builds that were lost; vacuum may have taken them."""
         self._accepted: dict[str, float] = {}
         self.peace: float | None = None
 
-    def controller(self, lease: int | None = None) -> Reconciling:
-        """One that leads, or did."""
-        token = self.lease if lease is None else lease
+    def handler(self) -> Reconciling:
+        """An exit handler, which no lease holds back."""
+        return replace(
+            self.controller(), runs=self.runs, engine=self.engine, builds=self.builds, reports=self.reports
+        )
+
+    def controller(self) -> Reconciling:
+        """One that leads now."""
+        token = self.lease
 
         def leads() -> bool:
             return token == self.lease
@@ -236,31 +282,30 @@ class World:
     def exit_handler(self, number: int) -> None:
         """The exit handler of a Workflow runs, beside or without a controller."""
         for run in self._chosen(number):
-            flow = replace(self.controller(), runs=self.runs, engine=self.engine, builds=self.builds)
-            self._survive(flow.exit, run.id)
+            self._survive(self.handler().exit, run.id)
 
-    def pause(self, number: int, done: int) -> None:
-        """The leader decides what to do, does the first of it, and is stopped there."""
+    def pause(self, number: int, who: str, done: int) -> None:
+        """Whoever looks decides what to do, does the first of it, and is stopped there."""
         for run in self._chosen(number):
-            flow = self.controller()
+            flow = self.controller() if who == "controller" else self.handler()
+            allowed = (lambda _: True) if who == "controller" else _of_handlers
             try:
-                actions = flow._owed(run, lambda _: True)
+                actions = flow._owed(run, allowed)
             except (Killed, BridgeError):
                 return
-            paused = Paused(run.id, actions, self.lease)
-            self._carry_on(replace(paused, actions=actions[:done]))
-            self.paused.append(replace(paused, actions=actions[done:]))
+            self._carry_on(Paused(run.id, actions[:done], flow))
+            self.paused.append(Paused(run.id, actions[done:], flow))
 
     def resume(self) -> None:
-        """One that was stopped goes on, unless another one leads meanwhile."""
+        """One that was stopped goes on, unless it is a controller and another one leads meanwhile."""
         for paused in self.paused[:1]:
             self.paused.remove(paused)
             self._carry_on(paused)
 
     def _carry_on(self, paused: Paused) -> None:
-        flow, known = self.controller(paused.lease), self.runs.records.get(paused.run)
+        known = self.runs.records.get(paused.run)
         for action in paused.actions if known is not None else ():
-            if not self._survive(flow._apply, known, action):
+            if not self._survive(paused.flow._apply, known, action):
                 return
 
     def step(self, number: int, step: str, back: int) -> None:
@@ -292,6 +337,8 @@ class World:
             known = self.engine.executions.get(name)
             if known is None:
                 return
+            if run.attempt is not None and run.attempt.uid:
+                self._observe(run)
             if held:
                 self.engine.held.add(name)
                 self.engine.executions[name] = replace(known, deleting=True)
@@ -351,6 +398,15 @@ class World:
             act = Act(Kind(kind), f"q{self._requests}", max(0, newest - back), "ann", "cli", self.clock.now())
             self._survive(self.runs.change, run.id, partial(_with, act))
 
+    def damage(self, number: int) -> None:
+        """Somebody edits a record, and the newest attempt's verdict is lost."""
+        for run in self._chosen(number):
+            attempt = run.attempt
+            if attempt is not None and attempt.verdict is not None and run.state.reported is not None:
+                self.damaged.add((run.id, attempt.n))
+                self._verdicts.pop((run.id, attempt.n), None)
+                self.runs.change.__wrapped__(self.runs, run.id, _without_verdict)
+
     def unpublish(self, *, back: bool) -> None:
         """The pipeline goes, or comes again."""
         self.pipelines.pipelines = {"push": PIPELINE} if back else {}
@@ -359,18 +415,21 @@ class World:
         """GitHub takes no statuses for a while: 500, 403 (a limit), 422, or a connection that breaks after it did."""
         errors = {
             "500": StatusNotPosted("500"),
-            "403": StatusNotPosted("403: secondary limit", retry_after_seconds=120.0),
+            "403": StatusNotPosted("403: secondary limit", retry_after_seconds=LIMIT_SECONDS),
             "422": StatusNotPosted("422: no such commit", permanent=True),
             "reset": StatusNotPosted("reset after the write"),
         }
-        when = "after" if says == "reset" else "before"
+        self._refused |= says == "422"
 
         def act() -> None:
-            if says == "422":
-                self._refused.append(self.clock.now())
             raise errors[says]
 
-        self.reports.meanwhile("post", when, act, times=times)
+        self.reports.meanwhile("post", "after" if says == "reset" else "before", act, times=times)
+
+    def lose_repository(self) -> None:
+        """GitHub refuses every status from now on."""
+        self._refused = True
+        self.reports.gone = True
 
     def fail(self, call: str, when: str, how: str) -> None:
         """The next call of a port's method dies, or its answer is lost, before or after its effect."""
@@ -397,6 +456,7 @@ class World:
             self._check_run(run)
         for build in self.builds.builds:
             self._check_build(build)
+        self._check_successes()
 
     def _check_run(self, run: Run) -> None:
         verdicts = [one.verdict for one in run.state.attempts]
@@ -412,7 +472,9 @@ class World:
             hold(run.verdict is not None, f"{run.id} is closed without a verdict")
             left = [one.id for one in self.builds.builds if one.run == run.id and one.phase in GOING]
             hold(not left, f"{run.id} is closed, and its builds {left} go on")
+        self._check_epochs(run)
         for attempt in run.state.attempts:
+            self._check_attempt(run, attempt)
             fired = self._fired(run, attempt.n)
             kept = [one for one in fired if not self._was_lost(one)]
             hold(len(kept) <= 1, f"{run.id}: {len(kept)} exit events of attempt {attempt.n}")
@@ -420,6 +482,67 @@ class World:
             wrong = failed and attempt.verdict is Verdict.SUCCEEDED
             hold(not wrong, f"{run.id}: attempt {attempt.n} succeeded after its {attempt.on_failure}")
             hold(len(fired) <= ob.LOST_EXIT_BUILDS + 1, f"{run.id}: {len(fired)} builds of one exit event")
+
+    def _check_epochs(self, run: Run) -> None:
+        newest = run.attempt
+        if newest is None:
+            return
+        of_run = [one for one in self.builds.builds if one.run == run.id and not names.is_exit_step(one.step)]
+        old = [one.id for one in of_run if one.epoch < newest.epoch and one.phase in GOING]
+        hold(not old, f"{run.id}: builds {old} of before its rerun go on")
+
+    def _check_attempt(self, run: Run, attempt: Attempt) -> None:
+        key = (run.id, attempt.n)
+        if attempt.verdict is None:
+            if run.waiting_act is not None and run.waiting_act.follows == attempt.n:
+                self._waited.add(key)
+            return
+        if key in self.damaged:
+            return
+        ended = attempt.ended or 0.0
+        begun = attempt.submitted if attempt.submitted is not None else attempt.begun
+        early = attempt.verdict is Verdict.TIMED_OUT and ended < begun + attempt.timeout_seconds
+        hold(
+            not early or self._has_late_build(run, attempt),
+            f"{run.id}: attempt {attempt.n} timed out before its time",
+        )
+        of_epoch = {
+            one.step: one.ended or 0.0
+            for one in self.builds.builds
+            if (one.run, one.epoch) == (run.id, attempt.epoch) and one.phase is BuildPhase.SUCCEEDED
+        }
+        all_succeeded = all(
+            (run.id, attempt.epoch, step) in self._succeeded_once or of_epoch.get(step, ended + 1) <= ended
+            for step in OPTIONS
+        )
+        if attempt.verdict is Verdict.SUCCEEDED:
+            hold(
+                key in self._roots or all_succeeded,
+                f"{run.id}: attempt {attempt.n} succeeded, and nothing of it did",
+            )
+        if "deleted" in attempt.reason and attempt.kind is Kind.FIRST:
+            earlier = all(of_epoch.get(step, ended + 1) < ended for step in OPTIONS)
+            hold(
+                not earlier, f"{run.id}: attempt {attempt.n} is {attempt.verdict}, and all its steps had succeeded"
+            )
+        if key in self._waited and attempt.verdict is not Verdict.SUCCEEDED:
+            said = [
+                one
+                for one in self.reports.posts
+                if (one.run, one.report.attempt) == key and one.report.state in FINAL
+            ]
+            hold(not said, f"{run.id}: attempt {attempt.n} was to be followed, and its end was posted")
+            hold(
+                not self._fired(run, attempt.n),
+                f"{run.id}: attempt {attempt.n} was to be followed, and its event fired",
+            )
+
+    def _has_late_build(self, run: Run, attempt: Attempt) -> bool:
+        return any(
+            one.outcome is not None and one.outcome.ending is Ending.TIMED_OUT
+            for one in self.builds.builds
+            if (one.run, one.epoch) == (run.id, attempt.epoch)
+        )
 
     def _check_build(self, build: Build) -> None:
         alike = [
@@ -430,8 +553,12 @@ class World:
         going = [one for one in alike if one.phase in GOING]
         hold(len(going) <= 1, f"two builds of {build.step} of {build.run} go on")
         if build.outcome is not None and build.outcome.ending is Ending.SUCCEEDED:
-            later = [one.number for one in alike if one.number > build.number]
-            hold(not later, f"{build.step} of {build.run} succeeded and was built again")
+            self._succeeded_once.setdefault((build.run, build.epoch, build.step), build.number)
+
+    def _check_successes(self) -> None:
+        for spec in self.builds.specs:
+            known = self._succeeded_once.get((spec.run, spec.epoch, spec.step), spec.number)
+            hold(spec.number <= known, f"{spec.step} of {spec.run} succeeded and was built again")
 
     def _check_statuses(self) -> None:
         for posted in self.reports.posts[self._judged :]:
@@ -451,7 +578,8 @@ class World:
             return
         hold(new.attempt >= old.attempt, f"an older attempt spoke after a newer one: {said}")
         if old.attempt == new.attempt and old.state in FINAL:
-            hold(new.state == old.state, f"a final status did not stand: {said}")
+            stands = new.state == old.state or (new.state in FINAL and (after.run, new.attempt) in self.damaged)
+            hold(stands, f"a final status did not stand: {said}")
 
     def _order(self, run_id: str) -> tuple[float, int]:
         run = self.runs.records.get(run_id)
@@ -477,6 +605,7 @@ class World:
             self.check()
             if all(self._rests(run) for run in self.runs.records.values()):
                 break
+            self._skip_what_is_dull()
         self._check_peace()
         self.clock.advance(RETENTION_SECONDS + 1)
         for number in range(len(self.runs.records)):
@@ -489,6 +618,17 @@ class World:
         for run_id in list(self.runs.records):
             self.controller().reconcile(run_id)
 
+    def _skip_what_is_dull(self) -> None:
+        """A run that was begun while its pipeline was away has hours."""
+        deadlines = [
+            (one.submitted if one.submitted is not None else one.begun) + one.timeout_seconds
+            for one in (run.attempt for run in self.runs.records.values() if run.phase is not Phase.CLOSED)
+            if one is not None and one.verdict is None
+        ]
+        dull = min(deadlines, default=0.0) - self.clock.now() - DULL_SECONDS
+        if dull > 0:
+            self.clock.advance(dull)
+
     def _rests(self, run: Run) -> bool:
         return run.phase is Phase.CLOSED and run.applicable_act is None and not self.strays.of(run)
 
@@ -499,7 +639,7 @@ class World:
             self.looked[run_id] = self.clock.now()
             self._play_argo(run_id)
         for build in self.builds.builds:
-            if build.phase in GOING and names.is_exit_step(build.step):
+            if build.phase in GOING and names.is_exit_step(build.step) and build.id not in self._hanging:
                 self.builds.succeed(build.id)
         self.clock.advance(ROUND_SECONDS)
 
@@ -536,13 +676,17 @@ class World:
         hold(run.verdict is attempt.verdict, f"{run.id} says {run.verdict}, its attempt {attempt.verdict}")
         begun = attempt.submitted if attempt.submitted is not None else attempt.begun
         due = max(self.peace or 0.0, begun + attempt.timeout_seconds) + BOUND_SECONDS
+        seen = self._observable.get((run.id, attempt.n))
+        if seen is not None and (run.id, attempt.n) not in self.damaged:
+            due = min(due, max(self.peace or 0.0, seen) + SOON_SECONDS)
         hold((attempt.ended or 0.0) <= due, f"{run.id} ended {(attempt.ended or 0.0) - due:g} s too late")
         left = [one.id for one in self.builds.builds if one.run == run.id and one.open]
         hold(not left, f"{run.id} is at rest, and its builds {left} are open")
         hold(not self.strays.of(run), f"{run.id} is at rest, and Workflows under its labels go on")
         for one in run.state.attempts:
             found = self.engine.executions.get(names.workflow_name(run.id, one.n))
-            ended = found is None or found.finished or found.deleting
+            told = names.workflow_name(run.id, one.n) in self.engine.terminated and one is not attempt
+            ended = found is None or found.finished or found.deleting or told
             hold(ended, f"{run.id} is at rest, and the Workflow of attempt {one.n} goes on")
         owes = attempt.verdict is not Verdict.SUCCEEDED and attempt.on_failure and not attempt.exit_error
         fired = self._fired(run, attempt.n)
@@ -577,6 +721,13 @@ class World:
             known = self.engine.executions.get(self._newest(run))
             if known is not None and not known.root_ended and not known.finished:
                 self.engine.executions[self._newest(run)] = replace(known, **changes)
+                self._observe(run)
+                if changes.get("root") is NodePhase.SUCCEEDED:
+                    self._roots.add((run.id, max(1, len(run.state.attempts))))
+
+    def _observe(self, run: Run) -> None:
+        """From now on everybody can see that its newest attempt has come to its end."""
+        self._observable.setdefault((run.id, max(1, len(run.state.attempts))), self.clock.now())
 
     def _survive(self, act: Callable[..., object], *args: object) -> bool:
         try:
@@ -598,6 +749,8 @@ class World:
         }
         if end in acts:
             acts[end](build_id)
+        if end in {"run", "wait"}:
+            self._hanging.add(build_id)
 
     def _fired(self, run: Run, attempt: int) -> list[BuildSpec]:
         return [spec for spec in self.builds.specs if (spec.run, spec.step) == (run.id, names.exit_step(attempt))]
@@ -648,6 +801,18 @@ class World:
             self.engine.set(run_id, attempt, root=NodePhase.FAILED, finished=True)
         elif all(name in nodes and nodes[name].exit_code == 0 for name in OPTIONS):
             self.engine.set(run_id, attempt, root=NodePhase.SUCCEEDED, finished=True)
+            self._roots.add((run_id, attempt))
+
+
+def _without_verdict(run: Run) -> Run:
+    assert run.attempt is not None
+    newest = replace(run.attempt, verdict=None, reason="", ended=None)
+    state = replace(run.state, attempts=(*run.state.attempts[:-1], newest))
+    return replace(run, phase=Phase.RUNNING, verdict=None, reason="", closed=None, state=state)
+
+
+def _of_handlers(action: ob.Action) -> bool:
+    return isinstance(action, ob.Settle | ob.Mirror | ob.End | ob.Fire)
 
 
 def _with(act: Act, run: Run) -> Run:
@@ -672,7 +837,8 @@ OPERATIONS: dict[str, st.SearchStrategy[Operation]] = {
     "deliver": st.tuples(_numbers),
     "control": st.tuples(_numbers),
     "exit_handler": st.tuples(_numbers),
-    "pause": st.tuples(_numbers, st.integers(0, 1)),
+    "pause": st.tuples(_numbers, st.sampled_from(["controller", "handler"]), st.integers(0, 1)),
+    "damage": st.tuples(_numbers),
     "resume": st.tuples(),
     "step": st.tuples(_numbers, st.sampled_from(["build", "test"]), st.integers(0, 1)),
     "fate": st.tuples(st.sampled_from(["succeed", "fail", "lose", "run", "wait"])),
@@ -688,6 +854,7 @@ OPERATIONS: dict[str, st.SearchStrategy[Operation]] = {
     "ask": st.tuples(_numbers, st.sampled_from(["retry", "rerun", "cancel"]), st.integers(0, 1)),
     "unpublish": st.tuples(st.booleans()),
     "github": st.tuples(st.sampled_from(["500", "403", "422", "reset"]), st.integers(1, 5)),
+    "lose_repository": st.tuples(),
     "fail": st.tuples(
         st.sampled_from(CALLS), st.sampled_from(["before", "after"]), st.sampled_from(["dies", "lost"])
     ),
@@ -696,9 +863,14 @@ OPERATIONS: dict[str, st.SearchStrategy[Operation]] = {
 _KEYWORDS = {"vacuum": "volume", "unpublish": "back", "delete": "held"}
 
 
+def _named(name: str, args: tuple[Any, ...]) -> Operation:
+    return (name, *args)
+
+
 def operations() -> st.SearchStrategy[Operation]:
     """Any operation, with its arguments."""
-    return st.one_of([made.map(lambda args, name=name: (name, *args)) for name, made in OPERATIONS.items()])
+    made = {name: args.map(partial(_named, name)) for name, args in OPERATIONS.items()}
+    return st.one_of([*made.values(), *[made["control"]] * 6, *[made["step"]] * 2])
 
 
 def apply(world: World, operation: Operation) -> None:
