@@ -1,6 +1,6 @@
 """A GitHub that is none: real HTTP, real state, and faults on demand.
 
-It knows commit statuses, commits and refs, Apps (fake_apps.py), check runs (fake_checks.py) and webhooks
+It knows commit statuses, commits and refs, comments (fake_comments.py), Apps (fake_apps.py), check runs (fake_checks.py) and webhooks
 (fake_deliveries.py), and judges what is posted as GitHub does: facts/github.md, and for the words of its refusals
 what users quote in these threads:
 openshift/release#6179 (the 1,000 statuses),
@@ -34,6 +34,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from bridge.demonstrating.fake_apps import FakeApps, MintedToken
 from bridge.demonstrating.fake_checks import FakeChecks
+from bridge.demonstrating.fake_comments import FakeComments
 from bridge.demonstrating.fake_deliveries import LOST_ANSWER, FakeHooks
 from bridge.demonstrating.fake_limits import FakeLimits
 from bridge.demonstrating.fake_replies import Reply, message, not_found, time_of
@@ -81,6 +82,8 @@ class _Fault:
     hang_seconds: float = 0.0
     lose_answer: bool = False
     reset: bool = False
+    before: Callable[[], object] = lambda: None
+    after: Callable[[], object] = lambda: None
 
 
 RESET = Reply(0, None)
@@ -114,6 +117,12 @@ class FakeGitHub:
         """The Apps that it knows: none until one is added."""
         self.checks = FakeChecks(self.apps, now=now)
         """The check runs that there are: none until an App makes one."""
+        self.comments = FakeComments(
+            now=now,
+            refusal=self._refusal_of_comments,
+            account=self._account,
+        )
+        """Pull requests and what is said below them: none until one is put."""
         self.hooks = FakeHooks(
             now=now,
             app_of=self.apps.app_of,
@@ -132,6 +141,7 @@ class FakeGitHub:
         self._refs: dict[tuple[str, str], str] = {}
         self._commits: set[tuple[str, str]] = set()
         self._posts = 0
+        self._requests = 0
         self._offline = False
         self._stopping = False
         self._releases = 0
@@ -196,6 +206,12 @@ class FakeGitHub:
         with self._changed:
             return self._posts
 
+    @property
+    def requests(self) -> int:
+        """How often anybody asked anything, answered or not."""
+        with self._changed:
+            return self._requests
+
     def wait_for_posts(self, posts: int, *, timeout_seconds: float = 60.0) -> int:
         """`posts` as soon as it is at least so many, or as it is after `timeout_seconds`."""
         with self._changed:
@@ -244,6 +260,17 @@ class FakeGitHub:
         """Store the next statuses, and reset the connection instead of answering."""
         self._plan(times, _Fault(reset=True))
 
+    def meanwhile(
+        self, *, before: Callable[[], object] = lambda: None, after: Callable[[], object] = lambda: None
+    ) -> None:
+        """Let something happen right before the next status is stored, or after it and before the answer."""
+        self._plan(1, _Fault(before=before, after=after))
+
+    def heal(self) -> None:
+        """Forget all faults that were asked for."""
+        with self._changed:
+            self._faults.clear()
+
     def put_status(self, repository: str, sha: str, **posted: str) -> None:
         """A status that somebody else posts (`state`, `context`, `description`, `target_url`)."""
         self._kept(repository, sha, posted)
@@ -263,6 +290,8 @@ class FakeGitHub:
 
     def answer(self, method: str, target: str, headers: Message, body: bytes) -> Reply | None:
         """What one request is answered with; None closes the connection without an answer, RESET breaks it."""
+        with self._changed:
+            self._requests += 1
         if self._offline:
             return None
         authorization = headers.get("Authorization", "")
@@ -288,6 +317,9 @@ class FakeGitHub:
         of_checks = self.checks.answer(method, path, parse_qs(address.query), authorization, body)
         if of_checks is not None:
             return None if of_checks is LOST_ANSWER else of_checks
+        of_comments = self.comments.answer(method, path, parse_qs(address.query), authorization, body)
+        if of_comments is not None:
+            return None if of_comments is LOST_ANSWER else of_comments
         if method == "POST":
             return self._answer_post(path, authorization, body)
         refusal = self._refusal(path, authorization, anonymous=True)
@@ -302,8 +334,10 @@ class FakeGitHub:
             return Reply(fault.status, {"message": "A fault that was asked for"}, fault.headers)
         if fault.hang_seconds and self._hung_until_the_end(fault.hang_seconds, releases):
             return None
+        fault.before()
         reply = self._refusal(path, authorization, anonymous=False)
         reply = reply or self._stored(found["repository"], found["sha"], body)
+        fault.after()
         if fault.reset:
             return RESET
         return None if fault.lose_answer else reply
@@ -341,6 +375,21 @@ class FakeGitHub:
             return message(403, "Resource not accessible by integration")
         # Nobody may see webhooks without a token, and one for another repository meets 404.
         return self._refusal(path, authorization, anonymous=False)
+
+    def _refusal_of_comments(self, path: str, authorization: str, permission: str, level: str) -> Reply | None:
+        minted = self.apps.find(authorization.partition(" ")[2].strip())
+        if minted is None:
+            return self._refusal(path, authorization, anonymous=False)
+        if not any(f"/repos/{one}/" in path for one in minted.repositories):
+            return not_found()
+        granted = {"metadata": "read", **minted.permissions}.get(permission)
+        if granted is None or (level == "write" and granted == "read"):
+            return message(403, "Resource not accessible by integration")
+        return None
+
+    def _account(self, authorization: str) -> str:
+        minted = self.apps.find(authorization.partition(" ")[2].strip())
+        return "bridge-user" if minted is None else "bridge[bot]"
 
     def _refusal_of_app(self, minted: MintedToken, repository: str, *, writes: bool) -> Reply | None:
         if repository not in minted.repositories:

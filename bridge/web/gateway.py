@@ -71,7 +71,7 @@ class Gateway:
     """Bounds how long the ports may take for one delivery together; whatever takes longer raises Unavailable."""
 
     conversations: Callable[[], Conversations] | None = None
-    """Who asks GitHub about comments and answers them, called when there is one; None: comments are only events."""
+    """Who asks GitHub about comments and answers them; called when there is one. None: they are events alone."""
     callers: Callers | None = None
     """Finds out which step asks for a token; None: nobody gets any."""
     tokens: InstallationTokens | None = None
