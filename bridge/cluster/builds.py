@@ -57,14 +57,19 @@ class BrigadeBuilds:
         namespace: Brigade's.
         projects: the projects, which builds are made for.
         clock: time.
+        takes_volumes: a build that is given up loses its volume, too, which its worker would have removed; a step
+            may not do that, and leaves it until the run is forgotten.
 
     """
 
-    def __init__(self, api: Api, namespace: str, projects: Projects, *, clock: Clock) -> None:
+    def __init__(
+        self, api: Api, namespace: str, projects: Projects, *, clock: Clock, takes_volumes: bool = False
+    ) -> None:
         self._api = api
         self._namespace = namespace
         self._projects = projects
         self._clock = clock
+        self._takes_volumes = takes_volumes
         self._logs = ContainerLogs(api, namespace)
         self._lock = threading.Lock()
         self._cursors: OrderedDict[str, LogCursor] = OrderedDict()
@@ -117,7 +122,7 @@ class BrigadeBuilds:
         self._api.create(SECRETS, self._namespace, _secret(spec, project), metadata_only=True)
 
     def give_up(self, build: Build, *, reason: str, ending: Ending) -> None:
-        """End a build for good: the tombstone, then its worker and jobs; repeat it if it fails.
+        """End a build for good: the tombstone, then its worker, jobs and volume; repeat it if it fails.
 
         A worker that has ended by itself keeps its end. The end of the log is kept on the Secret.
         """
@@ -246,7 +251,7 @@ class BrigadeBuilds:
         return brigade.annotation(secret or {}, brigade.TAIL_ANNOTATION) or None
 
     def _end(self, one: str, *, looks: int = 1, waits: bool = True) -> None:
-        """Delete a build's worker and then its jobs; `looks` more times what came up meanwhile."""
+        """Delete a build's worker, then its jobs and its volume; `looks` more times what came up meanwhile."""
         worker = brigade.worker_name(one)
         for look in range(1 + looks):
             if look > 1:
@@ -256,6 +261,9 @@ class BrigadeBuilds:
             for pod in self._listed(PODS, f"build={one}", metadata_only=True):
                 if not is_being_deleted(pod):
                     self._delete(PODS, _name(pod), uid=_uid(pod))
+        if self._takes_volumes:
+            # Kubernetes keeps it for as long as a pod that is going uses it.
+            self._delete(CLAIMS, worker)
 
     def _wait_until_gone(self, worker: str) -> None:
         """Until it cannot start any more jobs; a dead node's never ends, and nobody waits for that."""

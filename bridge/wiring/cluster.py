@@ -79,6 +79,6 @@ def ports_over(api: Api, settings: Settings, *, clock: Clock | None = None) -> C
         pipelines=ClusterPipelines(api, namespace),
         projects=projects,
         engine=ArgoEngine(api, namespace, settings.argo_instance_id),
-        builds=BrigadeBuilds(api, brigades, projects, clock=clock),
+        builds=BrigadeBuilds(api, brigades, projects, clock=clock, takes_volumes=True),
         clock=clock,
     )
