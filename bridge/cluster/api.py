@@ -18,7 +18,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3 import HTTPConnectionPool
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -33,6 +33,7 @@ from urllib3.response import BaseHTTPResponse
 
 from bridge.cluster.connections import Connection, tls_context
 from bridge.cluster.patience import within_patience
+from bridge.cluster.whole_requests import WholeHTTPConnectionPool, WholeHTTPSConnectionPool
 from bridge.errors import Conflict, EngineError, Forbidden, Misconfigured, NotFound, Unavailable
 
 PAGE = 500
@@ -641,13 +642,13 @@ class _Pool:
                 raise Misconfigured(
                     f"{self._connection.origin or 'the connection'}: a token is not sent over http://; use https://"
                 )
-            return HTTPConnectionPool(host, port or 80, **options)
+            return WholeHTTPConnectionPool(host, port or 80, **options)
         if self._connection.server_name:
             options["server_hostname"] = self._connection.server_name
         if not self._connection.verified:
             options |= {"cert_reqs": "CERT_NONE", "assert_hostname": False}
             urllib3.disable_warnings(InsecureRequestWarning)
-        return HTTPSConnectionPool(host, port or 443, ssl_context=tls_context(self._connection), **options)
+        return WholeHTTPSConnectionPool(host, port or 443, ssl_context=tls_context(self._connection), **options)
 
 
 def _material(connection: Connection) -> tuple[bytes, ...]:
