@@ -23,7 +23,7 @@ _BUSY = "too many ask at the moment and nothing is certain to be stored; send it
 _NOT_FORWARDED = "the gateway that this is for gave no answer; it may have it or not"
 _BROKEN = "the gateway is not set up correctly or has a fault; its log says more"
 _KEPT_HEADERS = ("WWW-Authenticate", "Allow", "Retry-After")
-_PAGES = frozenset({"pages", "page_acts", "signin"})
+_PAGES = frozenset({"pages", "page_acts", "signin", "themes"})
 _AGAIN = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE})
 
 # The first that fits. Without a text of its own, an error's message is the answer.
