@@ -98,7 +98,7 @@ class FakeComments:
     def fail_next(
         self, times: int, status: int, headers: Mapping[str, str] | None = None, *, method: str = ""
     ) -> None:
-        """Answer the next requests with `status` and `headers`, doing nothing; those of `method` alone, if given."""
+        """Answer the next requests, or those of `method`, with `status` and `headers`, doing nothing."""
         fault = Reply(status, {"message": "A fault that was asked for"}, dict(headers or {}))
         with self._changed:
             self._faults.extend([(method, fault)] * times)
