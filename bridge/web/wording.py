@@ -18,7 +18,7 @@ def install_wording(app: Flask) -> None:
     """Give the templates of `app` the filters below, the function `path(endpoint, …)`, and `clock_now()`."""
     app.jinja_env.filters |= {"took": took, "ago": ago, "absolute": absolute, "state_of": state_of}
     app.jinja_env.filters["step_name"] = name_of_step
-    app.jinja_env.globals |= {"path": path, "clock_now": lambda: gateway().clock.now()}
+    app.jinja_env.globals |= {"path": path, "clock_now": _now}
 
 
 def took(seconds: float | None) -> str:
@@ -64,5 +64,11 @@ def state_of(run: dict[str, Any]) -> str:
 
 def path(endpoint: str, **values: Any) -> str:
     """The path of a page, whatever halves of characters strangers put into the names in it."""
-    safe = {name: storable(value) if isinstance(value, str) else value for name, value in values.items()}
+    safe: dict[str, Any] = {
+        name: storable(value) if isinstance(value, str) else value for name, value in values.items()
+    }
     return url_for(endpoint, **safe)
+
+
+def _now() -> float:
+    return gateway().clock.now()

@@ -19,11 +19,11 @@ HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)> javascript:alert(1) `x`"
     "\ud800\x1b[31m\r\n\u202egnp.exe\u2066 {{ 7*7 }}"
 )
-SAFE_TAGS = frozenset(
-    "html head meta title link script body header nav main footer h1 h2 h3 p a span bdi code pre ul ol li dl dt dd div "
-    "section table caption thead tbody tr th td time details summary form button input label select option datalist "
-    "figure figcaption svg path rect g text tspan img noscript".split()
-)
+SAFE_TAGS = """
+    html head meta title link script body header nav main footer h1 h2 h3 p a span bdi code pre ul ol li dl dt dd div
+    section table caption thead tbody tr th td time details summary form button input label select option datalist
+    figure figcaption svg path rect g text tspan img noscript
+"""
 
 
 def page_at(world, path, status=200, **options):
@@ -78,7 +78,7 @@ def test_whatever_strangers_wrote_is_shown_as_text(path):
     assert answer.status_code in {200, 400, 404}
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", answer.text)
     for element in parsed(answer.text).all():
-        assert element.tag in SAFE_TAGS
+        assert element.tag in SAFE_TAGS.split()
         assert not [name for name in element.attributes if name.startswith(("on", "hx-on")) or name == "style"]
         for name in ("href", "src", "action", "hx-get", "hx-post", "formaction", "xlink:href"):
             assert element.get(name, "/").startswith(("/", "#")), element
