@@ -17,10 +17,12 @@ demo: .venv/.ok ## the main job on this machine: webhooks become runs that alway
 
 test: .venv/.ok ## everything a clone can run; what the cluster's tests need is built once, 10 minutes
 	@$(V)/python -m tests.cluster build --node >/dev/null
+	@$(V)/python -m tests.browser >/dev/null
 	$(PYTEST) -n $(WORKERS) -m "not node" tests
 	$(PYTEST) -m node tests/node
 
 test-local: .venv/.ok ## the tests of one machine alone, which need nothing built
+	@$(V)/python -m tests.browser >/dev/null
 	$(PYTEST) -n $(WORKERS) -m "not cluster and not node" tests
 
 test-cluster: .venv/.ok ## the tests of the cluster's adapters, on a real API server (built once, 5 minutes)
@@ -29,6 +31,10 @@ test-cluster: .venv/.ok ## the tests of the cluster's adapters, on a real API se
 
 test-node: .venv/.ok ## the tests with pods that really run: image, chart, upgrade (root; what they need is built once, 10 minutes)
 	$(PYTEST) -m node tests/node
+
+test-browser: .venv/.ok ## the tests of the pages, in Debian's Chromium (which root gets when it is missing)
+	@$(V)/python -m tests.browser >/dev/null
+	$(PYTEST) -n $(WORKERS) -m browser tests/browser
 
 test-js: .venv/.ok ## the tests of the JavaScript: the worker of one machine, and the package js/
 	$(PYTEST) tests/local/test_worker_js.py tests/js
@@ -75,7 +81,7 @@ lock: .venv/.ok ## resolve the locks again (UP=--upgrade takes newer versions)
 bootstrap: .venv/.ok ## build .venv from the locks, and nothing else
 
 clean: ## remove what was built and cached here
-	rm -rf bridge/web/static/htmx.min.js .venv build dist .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis examples/deliveries/node_modules js/test/node_modules
+	rm -rf bridge/web/static/htmx.min.js .venv build dist .demo .cache .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis examples/deliveries/node_modules js/test/node_modules tests/browser/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/.ok: requirements-dev.lock requirements-uv.lock requirements-node.lock requirements-web.lock pyproject.toml hatch_build.py
@@ -92,5 +98,5 @@ clean: ## remove what was built and cached here
 	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@
 
-.PHONY: help demo bench test test-local test-cluster test-node test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
+.PHONY: help demo bench test test-local test-cluster test-node test-browser test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
 .DEFAULT_GOAL := help

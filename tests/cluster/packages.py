@@ -18,6 +18,8 @@ PACKAGES = {
     "util-linux": "unshare",
     "buildah": "buildah",
     "mmdebstrap": "mmdebstrap",
+    "chromium": "chromium",
+    "fonts-liberation": "/usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf",
 }
 """Each with the file, or the program on the PATH, that says that it is there."""
 TRIES = 4
@@ -52,7 +54,11 @@ def program(name: str) -> str:
 
 
 def _missing(packages: tuple[str, ...]) -> list[str]:
-    return [package for package in packages if not Path(program(PACKAGES[package])).is_absolute()]
+    return [package for package in packages if not _is_there(program(PACKAGES[package]))]
+
+
+def _is_there(path: str) -> bool:
+    return Path(path).is_absolute() and Path(path).exists()
 
 
 def _install(packages: list[str]) -> None:
