@@ -96,17 +96,17 @@ class FakeComments:
             del self._comments[comment]
 
     def fail_next(
-        self, times: int, status: int, headers: Mapping[str, str] | None = None, *, method: str = ""
+        self, times: int, status: int, headers: Mapping[str, str] | None = None, *, on: str = ""
     ) -> None:
-        """Answer the next requests, or those of `method`, with `status` and `headers`, doing nothing."""
+        """Answer the next requests that have `on` in method and path with `status`, doing nothing."""
         fault = Reply(status, {"message": "A fault that was asked for"}, dict(headers or {}))
         with self._changed:
-            self._faults.extend([(method, fault)] * times)
+            self._faults.extend([(on, fault)] * times)
 
-    def lose_answers(self, times: int, *, method: str = "POST") -> None:
-        """Do what the next requests of `method` ask for, and close the connection instead of answering."""
+    def lose_answers(self, times: int, *, on: str = "POST ") -> None:
+        """Do what the next of those requests ask for, and close the connection instead of answering."""
         with self._changed:
-            self._faults.extend([(method, LOST_ANSWER)] * times)
+            self._faults.extend([(on, LOST_ANSWER)] * times)
 
     @property
     def asked(self) -> tuple[tuple[str, str], ...]:
@@ -143,7 +143,7 @@ class FakeComments:
             return None
         with self._changed:
             self._asked.append((method, path))
-            fault = self._fault(method)
+            fault = self._fault(f"{method} {path}")
             if fault is not None and fault is not LOST_ANSWER:
                 return fault
             permission = "metadata" if act == self._permission else "pull_requests"
@@ -166,10 +166,12 @@ class FakeComments:
                 return found, act, level
         return None, self._pull, ""
 
-    def _fault(self, method: str) -> Reply | None:
-        if not self._faults or self._faults[0][0] not in {"", method}:
+    def _fault(self, asked: str) -> Reply | None:
+        due = next((one for one in self._faults if one[0] in asked), None)
+        if due is None:
             return None
-        return self._faults.popleft()[1]
+        self._faults.remove(due)
+        return due[1]
 
     def _permission(self, found: re.Match[str], _query: object, _login: str, _body: bytes) -> Reply:
         role = self._roles.get((found["repository"], found["login"]), "read")

@@ -1,7 +1,7 @@
 """A GitHub that is none: real HTTP, real state, and faults on demand.
 
-It knows commit statuses, commits and refs, Apps (fake_apps.py), check runs (fake_checks.py), pull requests with their
-comments (fake_comments.py) and webhooks (fake_deliveries.py), and judges what is posted as GitHub does:
+It knows commit statuses, commits and refs, Apps (fake_apps.py), check runs (fake_checks.py), pull requests with
+their comments (fake_comments.py) and webhooks (fake_deliveries.py), and judges what is posted as GitHub does:
 facts/github.md, and for the words of its refusals what users quote in these threads:
 openshift/release#6179 (the 1,000 statuses),
 zalando/zappr#378 (140 characters), ouzi-dev/commit-status-updater#526 (characters of four bytes),
