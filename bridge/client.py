@@ -142,7 +142,9 @@ class Client:
         follows: int | None = None,
     ) -> Acted:
         """Ask for a retry, rerun or cancel; `request` is the same for every repeat of this very wish."""
-        asked: dict[str, Any] = {"request": request, "who": who, "source": source, "only": list(only)}
+        asked: dict[str, Any] = {"request": request, "who": who, "source": source}
+        if only:
+            asked["only"] = list(only)
         if follows is not None:
             asked["follows"] = follows
         path = f"/api/v1/runs/{_part(run_id, 'run')}/{kind.value}"

@@ -8,6 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridge.core import names
+from bridge.core.answers import (
+    AttemptAnswer,
+    BuildAnswer,
+    GivenUp,
+    RunDetails,
+    RunSummary,
+    Status,
+    StepAnswer,
+)
 from bridge.core.builds import Build, BuildPhase, Ending
 from bridge.core.runs import Attempt, Report, Run
 from bridge.core.timelines import timeline, what_now
@@ -17,14 +26,23 @@ Json = dict[str, Any]
 
 def run_summary(run: Run, *, url: str = "") -> Json:
     """What a list shows of a run. `url` is its page, where there is one."""
+    return {**_summary(run, url)}
+
+
+def run_details(run: Run, builds: Sequence[Build], *, url: str = "") -> Json:
+    """All there is to know of a run. `builds` are all of the run's."""
+    return {**_details(run, builds, url)}
+
+
+def _summary(run: Run, url: str) -> RunSummary:
     event = run.event
     return {
         "id": run.id,
         "url": url,
         "project": event.project,
         "pipeline": run.pipeline,
-        "phase": run.phase.value,
-        "verdict": run.verdict.value if run.verdict else None,
+        "phase": run.phase,
+        "verdict": run.verdict,
         "reason": run.reason or (run.attempt.reason if run.attempt else ""),
         "attempt": run.attempt.n if run.attempt else 0,
         "held": run.held if run.awaits_approval else "",
@@ -44,18 +62,17 @@ def run_summary(run: Run, *, url: str = "") -> Json:
     }
 
 
-def run_details(run: Run, builds: Sequence[Build], *, url: str = "") -> Json:
-    """All there is to know of a run. `builds` are all of the run's."""
+def _details(run: Run, builds: Sequence[Build], url: str) -> RunDetails:
     now = what_now(run, builds)
     return {
-        **run_summary(run, url=url),
+        **_summary(run, url),
         "title": run.event.long_title or run.event.short_title,
         "attempts": [_attempt(run, attempt) for attempt in run.state.attempts],
         "steps": [_step(run, step, builds) for step in step_names(run, builds)],
         "exit_builds": [_build(build) for build in builds if names.is_exit_step(build.step)],
         "acts": [
             {
-                "kind": act.kind.value,
+                "kind": act.kind,
                 "follows": act.follows,
                 "who": act.who,
                 "source": act.source,
@@ -113,7 +130,7 @@ def _succeeded(build: Build) -> bool:
     return build.outcome is not None and build.outcome.ending is Ending.SUCCEEDED
 
 
-def _status(run: Run) -> Json:
+def _status(run: Run) -> Status:
     """The commit status: what was taken last and by whom, and what is in the way of the next."""
     state = run.state
     return {
@@ -127,26 +144,26 @@ def _status(run: Run) -> Json:
     }
 
 
-def _report(report: Report | None) -> Json | None:
+def _report(report: Report | None) -> GivenUp | None:
     return None if report is None else {"state": report.state, "description": report.description}
 
 
-def _attempt(run: Run, attempt: Attempt) -> Json:
+def _attempt(run: Run, attempt: Attempt) -> AttemptAnswer:
     return {
         "n": attempt.n,
-        "kind": attempt.kind.value,
+        "kind": attempt.kind,
         "epoch": attempt.epoch,
         "only": list(attempt.only),
         "workflow": names.workflow_name(run.id, attempt.n),
         "begun": moment_text(attempt.begun),
         "submitted": moment_text(attempt.submitted),
         "ended": moment_text(attempt.ended),
-        "verdict": attempt.verdict.value if attempt.verdict else None,
+        "verdict": attempt.verdict,
         "reason": attempt.reason,
     }
 
 
-def _step(run: Run, step: str, builds: Sequence[Build]) -> Json:
+def _step(run: Run, step: str, builds: Sequence[Build]) -> StepAnswer:
     ours = [build for build in builds if build.step == step]
     newest = max(ours, key=lambda build: (build.epoch, build.number), default=None)
     reason = newest.outcome.reason if newest is not None and newest.outcome is not None else ""
@@ -158,7 +175,7 @@ def _step(run: Run, step: str, builds: Sequence[Build]) -> Json:
     }
 
 
-def _build(build: Build) -> Json:
+def _build(build: Build) -> BuildAnswer:
     outcome = build.outcome
     return {
         "id": build.id,

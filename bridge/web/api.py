@@ -1,36 +1,48 @@
 """The API that `bridgectl`, the demo and other programs read runs by, and ask for acts.
 
-Answers are JSON in the form of core/representations.py; errors are problem details. Examples: docs/api.md.
+Answers are JSON in the shapes of core/answers.py; errors are problem details. Each route says in the table what it
+takes and answers, and /api/v1/openapi.json is made of that. Examples: docs/api.md.
 """
 
-from typing import Annotated, TypeVar
+from importlib.metadata import version
+from typing import Annotated, Literal, TypeVar
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import structlog
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
+from bridge.core.answers import ActDecision, RunDetails, RunList
 from bridge.core.builds import Build
 from bridge.core.representations import build_state, run_details, run_summary
 from bridge.core.runs import Kind
+from bridge.core.verdicts import Verdict
 from bridge.flows.acting import act
 from bridge.ports import RunFilter
 from bridge.web.access import require_actor, require_reader
 from bridge.web.bodies import read_body
 from bridge.web.gateway import gateway
+from bridge.web.identities import Identity, Proof
+from bridge.web.openapi import Answer, Table
 
 DEFAULT_LIMIT = 50
 HIGHEST_LIMIT = 1000
+PREFIX = "/api/v1"
 _LONGEST_ACT_BYTES = 16 * 1024
+_LONGEST_REQUEST = 200
 
-api = Blueprint("api", __name__, url_prefix="/api/v1")
+api = Blueprint("api", __name__, url_prefix=PREFIX)
+table = Table(api)
 
 _log = structlog.get_logger("bridge.web")
 
 _Query = TypeVar("_Query", bound=BaseModel)
+_Body = TypeVar("_Body", bound="ActRequest")
 _Line = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]*$")]
+_Digits = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}$")]
 
 
 class _Wanted(BaseModel):
@@ -38,13 +50,18 @@ class _Wanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    project: str = ""
-    pipeline: str = ""
-    sha: str = ""
-    context: str = ""
-    pull_request: int | None = None
-    open: bool = False
-    limit: int = Field(DEFAULT_LIMIT, ge=1, le=HIGHEST_LIMIT)
+    project: str = Field("", description="Of this project alone, by its whole name.")
+    pipeline: str = Field("", description="Of this pipeline alone.")
+    sha: str = Field("", description="Of this commit, or of those that begin with these 7 or more digits.")
+    context: str = Field("", description="With this status context.")
+    pull_request: int | None = Field(None, ge=1, description="Of the pull request of this number.")
+    branch: str = Field("", description="Of pushes to this branch, and of pull requests into it.")
+    verdict: Verdict | None = Field(None, description="That ended so; open runs have no verdict.")
+    delivery: str = Field("", description="Of this delivery: GitHub's GUID, an Idempotency-Key, a CloudEvent's.")
+    search: str = Field("", max_length=1000, description="All these words are in what a list shows of it.")
+    open: bool = Field(False, description="Open ones alone.")
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=HIGHEST_LIMIT, description="At most so many, the newest.")
+    after: str = Field("", description="A run's id: those that come after it in the list; 404 if it is gone.")
 
 
 class _LogWanted(BaseModel):
@@ -52,38 +69,79 @@ class _LogWanted(BaseModel):
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    build: int | None = Field(None, ge=1)
-    epoch: int | None = Field(None, ge=1)
-    offset: int | None = Field(None, ge=0)
+    build: int | None = Field(None, ge=1, description="The number of another build than the newest.")
+    epoch: int | None = Field(None, ge=1, description="The attempt that began its epoch.")
+    offset: int | None = Field(None, ge=0, description="Only what is new since this byte.")
 
 
-class _Asked(BaseModel):
-    """The body of an act."""
+class ActRequest(BaseModel):
+    """What an act may say about itself; all of it may be left out."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    request: Annotated[_Line, Field(max_length=200)] = ""
-    """Makes a repeated request harmless; without it each request is one of its own."""
-    follows: int | None = Field(None, ge=0)
-    """The attempt that the caller was looking at; the newest if left out."""
-    only: tuple[Annotated[_Line, Field(max_length=100)], ...] = Field((), max_length=100)
-    who: Annotated[_Line, Field(max_length=100)] = ""
-    source: Annotated[_Line, Field(max_length=40)] = "api"
+    request: Annotated[_Line, Field(max_length=_LONGEST_REQUEST)] = Field(
+        "", description="Makes a repeat harmless; else the header Idempotency-Key; else each is one of its own."
+    )
+    follows: int | None = Field(
+        None, ge=0, description="The attempt that the caller was looking at; the newest if left out."
+    )
+    who: Annotated[_Line, Field(max_length=100)] = Field(
+        "", description="Who asks, for people to read. A known identity stands before it."
+    )
+    source: Literal["api", "cli"] = Field("api", description="From where.")
+
+
+class RetryRequest(ActRequest):
+    """What a retry may say about itself."""
+
+    only: tuple[Annotated[_Line, Field(max_length=100)], ...] = Field(
+        (), max_length=100, description="These steps alone; all that did not succeed if empty."
+    )
+
+
+class _ActHeaders(BaseModel):
+    """The headers of an act."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    request: str = Field(
+        "",
+        alias="Idempotency-Key",
+        max_length=_LONGEST_REQUEST,
+        pattern=r"^[ -~]*$",
+        description="As `request` in the body, which goes first.",
+    )
+
+
+_RUN_LIST = Answer("The newest that match.", RunList, {"Link": 'The next page, `rel="next"`, if there is one.'})
+_LOG = Answer(
+    "The log.",
+    None,
+    {
+        "Bridge-Build": "The build's number.",
+        "Bridge-Build-State": "`running` or `waiting` while more is to come, else how it ended.",
+    },
+)
+_DECISIONS = {
+    200: Answer("There is nothing to do; the message says why, and `attempt` which one it is about.", ActDecision),
+    202: Answer("It is on record, by this request or an earlier one of the same id.", ActDecision),
+}
 
 
 @api.before_request
 def _guard() -> None:
     if request.method == "POST":
-        require_actor(request, gateway())
+        g.actor = require_actor(request, gateway())
     else:
         require_reader(request, gateway())
 
 
-@api.get("/runs")
-def runs() -> ResponseReturnValue:
-    """The newest runs that match: `{"runs": [...]}`.
+@table.route("GET", "/runs", query=_Wanted, answers={200: _RUN_LIST})
+def list_runs() -> ResponseReturnValue:
+    """List runs, the newest first.
 
-    Filters: project, pipeline, sha, context, pull_request, open=true, limit (50 unless told, at most 1000).
+    In a cluster what was stored a moment ago may be missing; a single run is always as it is. For the next page
+    go to `next`, which is null on the last one.
     """
     wanted = _read_query(_Wanted)
     filtered = RunFilter(
@@ -92,27 +150,39 @@ def runs() -> ResponseReturnValue:
         sha=wanted.sha,
         context=wanted.context,
         pull_request=wanted.pull_request,
+        branch=wanted.branch,
+        verdict=wanted.verdict or "",
+        delivery=wanted.delivery,
+        search=wanted.search,
         open_only=wanted.open,
-        limit=wanted.limit,
+        limit=wanted.limit + 1,
+        after=wanted.after,
     )
     found = gateway().runs.list(filtered)
-    return jsonify(runs=[run_summary(run, url=gateway().url_of(run.id)) for run in found])
+    shown = found[: wanted.limit]
+    following = None
+    if len(found) > len(shown):
+        query = {**request.args.to_dict(), "after": shown[-1].id}
+        following = f"{PREFIX}/runs?{urlencode(query, errors='replace')}"
+    answer = jsonify(runs=[run_summary(run, url=gateway().url_of(run.id)) for run in shown], next=following)
+    if following:
+        answer.headers["Link"] = f'<{following}>; rel="next"'
+    return answer
 
 
-@api.get("/runs/<run_id>")
-def run(run_id: str) -> ResponseReturnValue:
-    """All there is to know of a run."""
+@table.route("GET", "/runs/<run_id>", answers={200: Answer("The run.", RunDetails)})
+def get_run(run_id: str) -> ResponseReturnValue:
+    """All there is to know of a run: its attempts, steps with every build, acts, timeline, what it waits for."""
     known = gateway().runs.read(run_id)
     return jsonify(run_details(known, gateway().builds.find(run_id), url=gateway().url_of(run_id)))
 
 
-@api.get("/runs/<run_id>/steps/<step>/log")
-def log(run_id: str, step: str) -> ResponseReturnValue:
+@table.route("GET", "/runs/<run_id>/steps/<step>/log", query=_LogWanted, answers={200: _LOG})
+def get_log(run_id: str, step: str) -> ResponseReturnValue:
     """The worker's log of a step's newest build, as plain text.
 
-    `build` is the number of another one, `epoch` the attempt that began its epoch. With `offset` only what is
-    new since then is answered, and Bridge-Next-Offset says where to go on. The headers Bridge-Build (its
-    number) and Bridge-Build-State say which build it is and whether more is to come.
+    `build` is the number of another one. With `offset` only what is new since then is answered, and the header
+    Bridge-Next-Offset says where to go on.
     """
     wanted = _read_query(_LogWanted)
     gateway().runs.read(run_id)
@@ -127,59 +197,83 @@ def log(run_id: str, step: str) -> ResponseReturnValue:
     return _plain(more, {**headers, "Bridge-Next-Offset": str(following)})
 
 
-@api.post("/runs/<run_id>/retry")
-def retry(run_id: str) -> ResponseReturnValue:
-    """Run again what did not succeed."""
-    return _act(run_id, Kind.RETRY)
+@table.route("POST", "/runs/<run_id>/retry", body=RetryRequest, headers=_ActHeaders, answers=_DECISIONS)
+def retry_run(run_id: str) -> ResponseReturnValue:
+    """Run again what did not succeed.
+
+    Of many who ask at once and follow the same attempt, one begins the next; all are told its number. A retry of
+    what still runs is kept and applied when that has ended.
+    """
+    asked = _read_act(RetryRequest)
+    return _act(run_id, Kind.RETRY, asked, only=asked.only)
 
 
-@api.post("/runs/<run_id>/rerun")
-def rerun(run_id: str) -> ResponseReturnValue:
+@table.route("POST", "/runs/<run_id>/rerun", body=ActRequest, headers=_ActHeaders, answers=_DECISIONS)
+def rerun_run(run_id: str) -> ResponseReturnValue:
     """Run everything again."""
-    return _act(run_id, Kind.RERUN)
+    return _act(run_id, Kind.RERUN, _read_act(ActRequest))
 
 
-@api.post("/runs/<run_id>/approve")
-def approve(run_id: str) -> ResponseReturnValue:
+@table.route("POST", "/runs/<run_id>/approve", body=ActRequest, headers=_ActHeaders, answers=_DECISIONS)
+def approve_run(run_id: str) -> ResponseReturnValue:
     """Let a held run begin."""
-    return _act(run_id, Kind.APPROVE)
+    return _act(run_id, Kind.APPROVE, _read_act(ActRequest))
 
 
-@api.post("/runs/<run_id>/cancel")
-def cancel(run_id: str) -> ResponseReturnValue:
+@table.route("POST", "/runs/<run_id>/cancel", body=ActRequest, headers=_ActHeaders, answers=_DECISIONS)
+def cancel_run(run_id: str) -> ResponseReturnValue:
     """End the newest attempt."""
-    return _act(run_id, Kind.CANCEL)
+    return _act(run_id, Kind.CANCEL, _read_act(ActRequest))
 
 
-def _act(run_id: str, kind: Kind) -> ResponseReturnValue:
-    """202 when the act is on record (also by an earlier request of the same id), 200 when there is nothing to
-    do, with the reason: `{"run", "accepted", "message"}`."""
-    asked = _read_act()
+@api.get("/openapi.json")
+def openapi() -> ResponseReturnValue:
+    """This API as OpenAPI 3.1."""
+    return jsonify(table.document(prefix=PREFIX, version=version("brigade-argo-bridge")))
+
+
+def _act(run_id: str, kind: Kind, asked: ActRequest, *, only: tuple[str, ...] = ()) -> ResponseReturnValue:
+    who = who_of(g.actor, asked.who)
     acted = act(
         gateway().runs,
         run_id,
         kind,
-        request=asked.request or str(uuid4()),
-        who=asked.who,
+        request=asked.request or _request_header() or str(uuid4()),
+        who=who,
         source=asked.source,
         now=gateway().clock.now(),
         follows=asked.follows,
-        only=asked.only,
+        only=only,
     )
-    _log.info(kind.value, run=run_id, accepted=acted.accepted, who=asked.who, message=acted.message)
-    told = {"run": run_id, "accepted": acted.accepted, "message": acted.message}
+    _log.info(kind.value, run=run_id, accepted=acted.accepted, who=who, message=acted.message)
+    told = {"run": run_id, "accepted": acted.accepted, "message": acted.message, "attempt": acted.attempt}
     return jsonify(told), 202 if acted.accepted else 200
 
 
-def _read_act() -> _Asked:
+def who_of(identity: Identity, said: str) -> str:
+    """Who acts, for people: who somebody is known to be, and who they say they are. On one machine, where nobody
+    is asked, what they say."""
+    if identity.proof is Proof.MACHINE:
+        return said or identity.name
+    return identity.name if said in {"", identity.name} else f"{identity.name} (says: {said})"
+
+
+def _request_header() -> str:
+    try:
+        return _ActHeaders.model_validate(dict(request.headers.items())).request
+    except ValidationError as error:
+        raise BadRequest(_complaint(error, "a header")) from None
+
+
+def _read_act(model: type[_Body]) -> _Body:
     body = read_body(request, limit_bytes=_LONGEST_ACT_BYTES)
     if not body:
-        return _Asked.model_validate({})
+        return model.model_validate({})
     # A form of another site cannot send this type; a script of one needs permission that nobody gives it.
     if request.mimetype != "application/json":
         raise UnsupportedMediaType("send the act as application/json")
     try:
-        return _Asked.model_validate_json(body)
+        return model.model_validate_json(body)
     except ValidationError as error:
         raise BadRequest(_complaint(error, "the act")) from None
 

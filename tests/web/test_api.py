@@ -50,6 +50,14 @@ FILTERS = [
     (f"sha={'d' * 40}", ["d"]),
     ("context=ci", ["e"]),
     ("pull_request=7", ["f"]),
+    (f"sha={'d' * 7}", ["d"]),
+    (f"sha={'d' * 6}", []),
+    ("branch=main&limit=1", ["g"]),
+    ("branch=next", []),
+    ("verdict=failed", []),
+    ("delivery=d1&limit=1", ["g"]),
+    ("delivery=d2", []),
+    ("search=ACME/gadgets%20push", ["b"]),
     ("open=true&pipeline=closed", []),
     ("open=false&pipeline=closed", ["g"]),
     ("limit=1", ["g"]),
@@ -75,12 +83,42 @@ def test_a_list_shows_what_its_filters_let_through(query, expected):
 
 
 @pytest.mark.parametrize(
-    "query", ["projct=acme", "limit=0", "limit=1001", "limit=x", "pull_request=x", "open=perhaps"]
+    "query", ["projct=acme", "limit=0", "limit=1001", "limit=x", "pull_request=x", "open=perhaps", "verdict=bad"]
 )
 def test_a_filter_that_cannot_be_used_is_refused_by_name(query):
     answer = a_world().client.get(f"/api/v1/runs?{query}")
     assert answer.status_code == 400
     assert query.partition("=")[0] in answer.json["detail"]
+
+
+def test_a_list_is_paged_by_the_link_to_its_next_page():
+    world = a_world()
+    for number in range(5):
+        world.runs.add(some_run(f"push-r{number}", accepted=float(number), pipeline="a&b"))
+    world.runs.add(some_run("push-other", accepted=9.0))
+    page, seen = "/api/v1/runs?pipeline=a%26b&limit=2", []
+    while page:
+        answer = world.client.get(page)
+        assert answer.headers.get("Link") == (
+            f'<{answer.json["next"]}>; rel="next"' if answer.json["next"] else None
+        )
+        seen.append([run["id"] for run in answer.json["runs"]])
+        page = answer.json["next"]
+    assert seen == [["push-r4", "push-r3"], ["push-r2", "push-r1"], ["push-r0"]]
+
+
+def test_a_page_after_a_run_that_is_gone_is_not_found():
+    assert a_world().client.get("/api/v1/runs?after=push-gone").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/api/v1/nothing", 404), ("PUT", "/api/v1/runs", 405), ("GET", "/api/v1/runs/push-r1/retry", 405)],
+)
+def test_what_is_no_route_is_a_problem_too(method, path, status):
+    answer = a_world().client.open(path, method=method)
+    assert (answer.status_code, answer.content_type) == (status, "application/problem+json")
+    assert answer.json["status"] == status
 
 
 def test_a_run_is_told_with_its_steps_and_builds():
@@ -175,6 +213,52 @@ def test_the_same_request_is_on_record_once():
     for _ in range(2):
         assert world.client.post("/api/v1/runs/push-r1/retry", json={"request": "q1"}).status_code == 202
     assert len(world.runs.records["push-r1"].acts) == 1
+
+
+def test_a_request_may_be_named_by_its_header():
+    world = a_world()
+    world.runs.add(a_running())
+    for _ in range(2):
+        answer = world.client.post("/api/v1/runs/push-r1/retry", headers={"Idempotency-Key": "q7"})
+        assert (answer.status_code, answer.json["attempt"]) == (202, 2)
+    assert [act.request for act in world.runs.records["push-r1"].acts] == ["q7"]
+
+
+def test_who_asks_second_for_the_same_attempt_is_told_which_one_comes():
+    world = a_world()
+    world.runs.add(a_running())
+    first = world.client.post("/api/v1/runs/push-r1/retry", json={"follows": 1})
+    second = world.client.post("/api/v1/runs/push-r1/retry", json={"follows": 1})
+    assert (first.status_code, first.json["attempt"]) == (202, 2)
+    assert (second.status_code, second.json["accepted"], second.json["attempt"]) == (200, False, 2)
+    assert "attempt 2" in second.json["message"]
+
+
+@pytest.mark.parametrize(
+    ("said", "who"),
+    [("", "ci-bot"), ("ci-bot", "ci-bot"), ("ada", "ci-bot (says: ada)")],
+    ids=["none", "same", "other"],
+)
+def test_nobody_poses_as_somebody_else_where_it_is_known_who_asks(said, who):
+    world = a_world(loopback_only=False, act_tokens=(f"ci-bot={ACT}",))
+    world.runs.add(a_running())
+    answer = world.client.post("/api/v1/runs/push-r1/retry", json={"who": said}, headers=bearer(ACT))
+    assert answer.status_code == 202
+    assert [act.who for act in world.runs.records["push-r1"].acts] == [who]
+
+
+@pytest.mark.parametrize("source", ["comment", "page", "check", "x"])
+def test_no_act_of_the_api_passes_for_one_from_elsewhere(source):
+    world = a_world()
+    world.runs.add(a_running())
+    answer = world.client.post("/api/v1/runs/push-r1/retry", json={"source": source})
+    assert answer.status_code == 400
+
+
+def test_only_a_retry_names_steps():
+    world = a_world()
+    world.runs.add(a_running())
+    assert world.client.post("/api/v1/runs/push-r1/rerun", json={"only": ["test"]}).status_code == 400
 
 
 def test_an_act_may_name_its_steps():
