@@ -79,7 +79,8 @@ class Limits:
         self._now = now
         self._lock = threading.Lock()
         self._known: dict[str, _Known] = {}
-        self._silent = 0
+        self._silent = {True: 0, False: 0}
+        """Requests in a row without a usable answer, those that write and the others."""
         self._silent_until = 0.0
 
     def wait(self, credential: str, who: str, *, final: bool) -> Wait | None:
@@ -114,26 +115,27 @@ class Limits:
             if wrote:
                 known.writes.append(now)
             if response.status_code in _TROUBLES:
-                self._unheard(now)
+                self._unheard(now, wrote=wrote)
             else:
-                self._silent = 0
+                self._silent[wrote] = 0
             if wait is not None:
                 self._block(known, response, wait, now)
             elif response.status_code in _OK:
                 known.limited = 0
             self._mind_what_remains(known, response, now)
 
-    def silent(self) -> None:
+    def silent(self, *, wrote: bool = False) -> None:
         """No usable answer came. After a few in a row nobody asks for a moment, and then one after the other."""
         now = self._monotonic()
         with self._lock:
-            self._unheard(now)
+            self._unheard(now, wrote=wrote)
 
-    def _unheard(self, now: float) -> None:
-        self._silent += 1
-        if self._silent >= SILENT_TIMES:
-            exponent = min(self._silent - SILENT_TIMES + 1, 10)
-            self._silent_until = now + min(2.0**exponent, SILENT_SECONDS)
+    def _unheard(self, now: float, *, wrote: bool) -> None:
+        # Reading may work while writing does not.
+        self._silent[wrote] += 1
+        more = self._silent[wrote] - SILENT_TIMES
+        if more >= 0:
+            self._silent_until = now + min(2.0 ** min(more + 1, 10), SILENT_SECONDS)
 
     def _pause(self, known: _Known, now: float) -> Wait | None:
         if now < self._silent_until:

@@ -326,7 +326,7 @@ class GitHubStatuses:
             self._limits.saw(post.limited_as, exc.response, wrote=method == "POST")
             raise
         except Exception:
-            self._limits.silent()
+            self._limits.silent(wrote=method == "POST")
             raise
         self._limits.saw(post.limited_as, response, wrote=method == "POST")
         return response
