@@ -6,10 +6,10 @@ from typing import Any
 
 from flask import Flask
 
+from bridge.cluster.asked_runs import AskedRuns
 from bridge.cluster.patience import patience
 from bridge.cluster.readiness import Readiness
 from bridge.cluster.tokens import ClusterCallers
-from bridge.cluster.watched_runs import WatchedRuns
 from bridge.flows.commenting import Conversations
 from bridge.flows.freshening import NoApp
 from bridge.ports import InstallationTokens, Projects
@@ -50,13 +50,11 @@ def cluster() -> Flask:
     ports = cluster_ports(settings, timeout_seconds=ANSWER_SECONDS, connect_timeout_seconds=1.0)
     ports.projects.start()
     ports.pipelines.start()
-    runs = WatchedRuns(ports.api, ports.namespace, ports.runs)
-    runs.start()
-    return create_app(cluster_gateway(settings, ports, runs))
+    return create_app(cluster_gateway(settings, ports))
 
 
-def cluster_gateway(settings: Settings, ports: ClusterPorts, runs: WatchedRuns | None = None) -> Gateway:
-    """The gateway's ports and settings in a cluster; `runs` if its lists come from a watch."""
+def cluster_gateway(settings: Settings, ports: ClusterPorts) -> Gateway:
+    """The gateway's ports and settings in a cluster."""
     gateway = _gateway(
         settings,
         ports,
@@ -70,7 +68,7 @@ def cluster_gateway(settings: Settings, ports: ClusterPorts, runs: WatchedRuns |
         step_account=f"{ports.namespace}:{settings.step_service_account}",
         loopback_only=False,
     )
-    return replace(gateway, runs=runs or ports.runs)
+    return replace(gateway, runs=AskedRuns(ports.api, ports.namespace, ports.runs))
 
 
 def _gateway(settings: Settings, ports: LocalPorts | ClusterPorts, **world: Any) -> Gateway:
@@ -125,7 +123,7 @@ def _conversations(settings: Settings, projects: Projects) -> Conversations:
     return conversations(settings, projects)
 
 
-def _app_id(settings: Settings) -> int:
-    """The App's id as payloads have it; one that is named by its client id is not known in them."""
+def _app_id(settings: Settings) -> int | str:
+    """The App's id, or its client id, as payloads have them; 0 if there is no App."""
     app_id = settings.github_app_id
-    return int(app_id) if app_id.isascii() and app_id.isdecimal() else 0
+    return int(app_id) if app_id.isascii() and app_id.isdecimal() else app_id or 0

@@ -14,6 +14,10 @@ from bridge.core.globs import matches_any
 OPTED_IN = "opted-in"
 """In place of a project's name: every project whose own configuration asks for the default pipeline."""
 
+MERGE_QUEUE = "gh-readonly-queue/"
+"""Begins the branches of GitHub's merge queue."""
+MERGE_GROUP, PULL_REQUEST = "merge_group", "pull_request"
+
 DEFAULT_RUN_TIMEOUT_SECONDS = 7200.0
 DEFAULT_EXIT_TIMEOUT_SECONDS = 600.0
 DEFAULT_BACKOFF_SECONDS = 5.0
@@ -91,6 +95,8 @@ class Pipeline:
     """The context of the commit status; None: `bridge/<pipeline>/<event>`."""
     concurrency: Concurrency | None = None
     """Of which runs a newer commit cancels the older ones; None: of none."""
+    notify: tuple[str, ...] = ()
+    """The endpoints, by the names in bridge's own configuration, that are told of its runs besides those of all."""
 
 
 def wants(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> bool:
@@ -106,10 +112,35 @@ def why_not(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> str:
     if not named:
         wanted = ", ".join(trigger.event for trigger in pipeline.on)
         return f"pipeline {pipeline.name} wants {wanted}, not {event.type}"
+    queued = _queue_refused(pipeline, named) if event.branch.startswith(MERGE_QUEUE) else ""
+    if queued:
+        return queued
     reasons = [_filtered_out(trigger, event) for trigger in named]
     if not all(reasons):
         return ""
     return f"pipeline {pipeline.name} wants {'; '.join(reasons)}"
+
+
+def reported_family(pipeline: Pipeline, event: Event) -> str:
+    """The event's name that the context of a run's status is made of.
+
+    A merge group's is that of the pull request, where a pipeline is for both: what is required of a pull request
+    is required, under the same name, of the group that it is merged with.
+    """
+    named = {trigger.event.partition(":")[0] for trigger in pipeline.on}
+    return PULL_REQUEST if event.family == MERGE_GROUP and PULL_REQUEST in named else event.family
+
+
+def _queue_refused(pipeline: Pipeline, named: list[Trigger]) -> str:
+    """Why a push to a branch of the merge queue is not for a pipeline; empty if it asks for such pushes.
+
+    GitHub sends it together with the merge_group of the same commit: two runs would be one too many.
+    """
+    if any(trigger.event.partition(":")[0] == MERGE_GROUP for trigger in pipeline.on):
+        return f"pipeline {pipeline.name} runs for the merge_group of this push"
+    if any(glob.startswith(MERGE_QUEUE) for trigger in named for glob in trigger.branches):
+        return ""
+    return f"pipeline {pipeline.name} does not ask for pushes of the merge queue: name merge_group"
 
 
 def is_for(pipeline: Pipeline, project: str, *, opted_in: bool) -> bool:

@@ -13,6 +13,15 @@ def context_of(*, pipeline: str, event_family: str, wanted: str | None) -> str:
     return wanted or f"bridge/{pipeline}/{event_family}"
 
 
+BY_CHECK = "github check"
+"""Who acknowledges a report that is a check run on GitHub."""
+
+
+def is_by_check(run: Run) -> bool:
+    """Whether what was reported of a run last is a check run."""
+    return run.state.reported is not None and run.state.reported_to == BY_CHECK
+
+
 def pending_report(run: Run) -> Report:
     """The status of a run that goes on."""
     attempt = run.attempt

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from bridge.core.events import Event, Ignored, cloudevents
 from bridge.core.globs import matches_any
 from bridge.core.names import run_id
-from bridge.core.pipelines import OPTED_IN, Pipeline, why_not
+from bridge.core.pipelines import OPTED_IN, Pipeline, reported_family, why_not
 from bridge.core.projects import Project
 from bridge.core.records import digest
 from bridge.core.reports import context_of
@@ -86,7 +86,11 @@ def _run(pipeline: Pipeline, event: Event, *, digest_of_event: str, held: str, n
         id=_run_id(pipeline, event),
         pipeline=pipeline.name,
         event=event.without_payload(),
-        context=context_of(pipeline=pipeline.name, event_family=event.family, wanted=pipeline.report_context),
+        context=context_of(
+            pipeline=pipeline.name,
+            event_family=reported_family(pipeline, event),
+            wanted=pipeline.report_context,
+        ),
         digest=digest_of_event,
         accepted=now,
         state=State(held=held),

@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from bridge.core.builds import Build
 from bridge.core.checks import COMPLETED, IN_PROGRESS, Check, attempt_of, check_of, conclusion_of
+from bridge.core.reports import BY_CHECK
 from bridge.core.runs import Report, Run
 from bridge.errors import BridgeError, StatusNotPosted, StatusPutOff
 from bridge.flows.fencing import NotLeading
@@ -39,7 +40,7 @@ from bridge.github.limits import Limits
 from bridge.github.statuses import TAKEN
 from bridge.ports import InstallationToken
 
-GITHUB_CHECK = "github check"
+GITHUB_CHECK = BY_CHECK
 """What `GitHubChecks.post` answers when GitHub holds the check run."""
 NOT_BY_CHECKS = "not by checks"
 """What it answers when nothing was posted, and somebody else has to take the report."""

@@ -42,8 +42,8 @@ class Gateway:
     """Signs webhooks of projects that have no secret of their own; empty: nothing does."""
     app_secret: str = field(default="", repr=False)
     """Signs the webhooks of our GitHub App, whatever secrets the repository's project has; empty: nothing does."""
-    app_id: int = 0
-    """Of our GitHub App, whose own checks and comments start nothing; 0: there is none."""
+    app_id: int | str = 0
+    """Of our GitHub App, or its client id: its own checks and comments start nothing; 0: there is none."""
     public_url: str = ""
     """Where people reach the pages, without a slash at the end; empty: links are paths."""
     loopback_only: bool = True

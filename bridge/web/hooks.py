@@ -16,13 +16,16 @@ import structlog
 from flask import Blueprint, Response, g, jsonify, make_response, request
 from flask.typing import ResponseReturnValue
 
-from bridge.core.events import Event, Ignored, cloudevents, comments, generic, github
+from bridge.core.events import Event, Ignored, cloudevents, comments, generic, github, merge_groups, rerequests
 from bridge.core.events.json_bodies import LONGEST_BODY_BYTES
 from bridge.core.projects import Project
 from bridge.core.signatures import same_secret, verifies
 from bridge.errors import BadProject, BadSignature, UnknownProject
 from bridge.flows.accepting import accept, is_for_somebody
+from bridge.flows.acting import Acted
 from bridge.flows.commenting import obey
+from bridge.flows.dequeuing import dequeue
+from bridge.flows.rerequesting import rerequest
 from bridge.web.access import require_sender
 from bridge.web.bodies import read_body
 from bridge.web.forwarding import forwarding
@@ -123,6 +126,9 @@ def _from_github(body: bytes) -> ResponseReturnValue:
         if not claimed and forwarding().may(request):
             return _forwarded(body, claimed)
         raise BadSignature(_not_verified(project, claimed))
+    asked = _asked_of_runs(body, project)
+    if asked is not None:
+        return asked
     event = github.read(
         dict(request.headers),
         body,
@@ -133,6 +139,32 @@ def _from_github(body: bytes) -> ResponseReturnValue:
     asking = None if isinstance(event, Ignored) else comments.asked(dict(request.headers), body)
     answer = _answer(event, project)
     return answer if asking is None else _obeyed(asking, make_response(answer))
+
+
+def _asked_of_runs(body: bytes, project: Project | None) -> ResponseReturnValue | None:
+    """The answer to a delivery that asks something of runs there are; None: it is an event as all others."""
+    asked = rerequests.read(dict(request.headers), body, app_id=gateway().app_id)
+    group = merge_groups.destroyed(dict(request.headers), body)
+    told = asked or group
+    if told is None:
+        return None
+    if project is None or told.project != project.name:
+        raise BadSignature("the event is not of the project whose secret signed it")
+    if group is not None:
+        acted = dequeue(group, runs=gateway().runs, clock=gateway().clock)
+        return _acted(acted, project, f"nothing runs for a merge group that is {group.reason or 'given up'}")
+    found = rerequest(asked, runs=gateway().runs, clock=gateway().clock) if asked is not None else None
+    return None if found is None else _acted(found.acted, project, found.ignored)
+
+
+def _acted(acted: tuple[Acted, ...], project: Project, otherwise: str) -> ResponseReturnValue:
+    """What became of acts that a delivery asked for."""
+    accepted = [one for one in acted if one.accepted]
+    if not accepted:
+        return _ignored(Ignored("; ".join(one.message for one in acted) or otherwise), project)
+    told = [{"id": one.run.id, "url": gateway().url_of(one.run.id), "message": one.message} for one in accepted]
+    _log.info("acted", project=project.name, delivery=_shown_delivery(), runs=[one["id"] for one in told])
+    return jsonify(runs=told), 202
 
 
 def _obeyed(asking: comments.Asking, answer: Response) -> ResponseReturnValue:

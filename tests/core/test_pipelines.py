@@ -1,7 +1,7 @@
 import pytest
 
 from bridge.core.events import Event
-from bridge.core.pipelines import OPTED_IN, Pipeline, Step, Trigger, wants, why_not
+from bridge.core.pipelines import OPTED_IN, Pipeline, Step, Trigger, reported_family, wants, why_not
 
 
 def a_pipeline(*on, projects=("acme/widgets",)):
@@ -122,3 +122,44 @@ def test_the_reason_names_what_was_wanted_and_what_came():
 
 def test_a_branch_name_from_outside_is_cut_in_the_reason():
     assert len(why_not(a_pipeline(Trigger("push", branches=("main",))), a_push("x" * 5000))) < 200
+
+
+QUEUE_BRANCH = "gh-readonly-queue/main/pr-7-abc"
+
+
+@pytest.mark.parametrize(
+    ("on", "wanted"),
+    [
+        ((Trigger("push"),), False),
+        ((Trigger("push", branches=("**",)),), False),
+        ((Trigger("push", branches=("gh-readonly-queue/**",)),), True),
+        ((Trigger("push", branches=("gh-readonly-queue/release/**",)),), False),
+        ((Trigger("push", branches=("gh-readonly-queue/**",)), Trigger("merge_group")), False),
+        ((Trigger("push", branches=("gh-readonly-queue/**",)), Trigger("merge_group:checks_requested")), False),
+    ],
+)
+def test_a_push_of_the_merge_queue_is_for_who_names_its_branches_and_not_its_groups(on, wanted):
+    pipeline = Pipeline("ci", ("acme/*",), on, (Step("build"),))
+    pushed = Event("github", "push", "acme/widgets", "d", branch=QUEUE_BRANCH)
+    assert wants(pipeline, pushed) is wanted
+    if not wanted:
+        assert "merge" in why_not(pipeline, pushed) or "gh-readonly-queue" in why_not(pipeline, pushed)
+
+
+def test_a_merge_group_is_for_who_names_it_and_its_base_branch():
+    group = Event("github", "merge_group:checks_requested", "acme/widgets", "d", branch="main")
+    for trigger, wanted in (
+        (Trigger("merge_group"), True),
+        (Trigger("merge_group", branches=("main",)), True),
+        (Trigger("merge_group", branches=("release/*",)), False),
+        (Trigger("push"), False),
+    ):
+        assert wants(Pipeline("ci", ("acme/*",), (trigger,), (Step("build"),)), group) is wanted
+
+
+def test_a_group_is_reported_under_the_name_that_its_pull_requests_are():
+    group = Event("github", "merge_group:checks_requested", "acme/widgets", "d")
+    both = Pipeline("ci", ("*/*",), (Trigger("pull_request:opened"), Trigger("merge_group")), (Step("build"),))
+    alone = Pipeline("ci", ("*/*",), (Trigger("push"), Trigger("merge_group")), (Step("build"),))
+    assert (reported_family(both, group), reported_family(alone, group)) == ("pull_request", "merge_group")
+    assert reported_family(both, Event("github", "push", "acme/widgets", "d")) == "push"

@@ -9,9 +9,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from bridge.core.checks import attempt_of
 from bridge.core.events import Event, Ignored, Revision, fields, json_bodies
 from bridge.core.events import github_payloads as payloads
 from bridge.core.events.wrappers import PROVIDER, wrapped
+from bridge.core.pipelines import MERGE_QUEUE
 from bridge.core.projects import DEFAULT_ALLOWED_AUTHORS
 from bridge.errors import UnreadableEvent
 
@@ -22,13 +24,12 @@ _EVENT_NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _DELIVERY = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _BRANCHES = "refs/heads/"
 _TAGS = "refs/tags/"
-_MERGE_QUEUE = "gh-readonly-queue/"
 
 _APPS_AT = (
-    ("check_suite", "app", "id"),
-    ("check_run", "app", "id"),
-    ("check_run", "check_suite", "app", "id"),
-    ("comment", "performed_via_github_app", "id"),
+    ("check_suite", "app"),
+    ("check_run", "app"),
+    ("check_run", "check_suite", "app"),
+    ("comment", "performed_via_github_app"),
 )
 _CHECKS = frozenset({"check_run", "check_suite"})
 _ASKED = frozenset({"requested", "rerequested", "requested_action"})
@@ -64,7 +65,7 @@ def read(
     headers: Mapping[str, str],
     body: bytes,
     *,
-    app_id: int = 0,
+    app_id: int | str = 0,
     own_contexts: Collection[str] = (),
     allowed_authors: Collection[str] = DEFAULT_ALLOWED_AUTHORS,
 ) -> Event | Ignored:
@@ -75,7 +76,7 @@ def read(
     Whether a fork's author may build is the caller's question, with `Event.fork_author`.
     Raises UnreadableEvent with the reason, or TooLarge.
     """
-    name, delivery = _named(headers)
+    name, delivery = named(headers)
     document = json_bodies.json_object(body)
     if name == PING:
         return Ignored("pong")
@@ -103,23 +104,36 @@ def needs_naming(event: Event) -> bool:
 
 
 def is_own_echo(
-    event_name: str, document: Mapping[str, Any], *, app_id: int = 0, own_contexts: Collection[str] = ()
+    event_name: str, document: Mapping[str, Any], *, app_id: int | str = 0, own_contexts: Collection[str] = ()
 ) -> bool:
     """Whether a delivery tells of something that bridge itself did: its statuses, its App's checks and comments.
 
     `own_contexts` are status contexts that pipelines chose; those that begin with OWN_CONTEXT_PREFIX are ours
     anyway. Without an `app_id` no App is ours. What GitHub or a person asks of our App (_ASKED) is no echo:
-    brigade-github-app starts its builds by it (facts/brigade.md, 1).
+    brigade-github-app starts its builds by it (facts/brigade.md, 1). A check run that stands for a run is always
+    one: what is asked of it is asked of the run (events/rerequests.py).
     """
     if event_name == "status":
         context = str(document.get("context"))
         return context.startswith(OWN_CONTEXT_PREFIX) or context in own_contexts
+    if event_name == "check_run" and attempt_of(str(_at(document, "check_run", "external_id"))) is not None:
+        return True
     if event_name in _CHECKS and str(document.get("action")) in _ASKED:
         return False
-    return bool(app_id) and any(_at(document, *path) == app_id for path in _APPS_AT)
+    return any(_is_app(_at(document, *path), app_id) for path in _APPS_AT)
 
 
-def _named(headers: Mapping[str, str]) -> tuple[str, str]:
+def is_of_app(check: Any, app_id: int | str) -> bool:
+    """Whether a check run, or a check suite, of a delivery is our App's, known by its id or its client id."""
+    return any(_is_app(_at(check, *path), app_id) for path in (("app",), ("check_suite", "app")))
+
+
+def _is_app(app: Any, app_id: int | str) -> bool:
+    return bool(app_id) and isinstance(app, Mapping) and app_id in (app.get("id"), app.get("client_id"))
+
+
+def named(headers: Mapping[str, str]) -> tuple[str, str]:
+    """The event's name and the delivery's GUID. Raises UnreadableEvent for what cannot be a delivery of GitHub."""
     given = {name.lower(): value for name, value in headers.items()}
     name = given.get("x-github-event", "")
     if not _EVENT_NAME.fullmatch(name):
@@ -148,8 +162,6 @@ def _push(delivered: _Delivered) -> Event | Ignored:
     push = delivered.as_model(payloads.Push)
     if push.deleted:
         return Ignored("a branch or tag was deleted")
-    if push.ref.startswith(_BRANCHES + _MERGE_QUEUE):
-        return Ignored("pushes of the merge queue are not built")
     # Brigade takes the head commit, which for an annotated tag is not `after`.
     commit = push.head_commit.id if push.head_commit else _commit(push.after, "after", delivered.name)
     branch = _behind(_BRANCHES, push.ref)
@@ -197,9 +209,21 @@ def _commit_comment(delivered: _Delivered) -> Event:
     return _event(delivered, delivery.action, Revision(commit=delivery.comment.commit_id))
 
 
+def _merge_group(delivered: _Delivered) -> Event | Ignored:
+    delivery = delivered.as_model(payloads.MergeGroupDelivery)
+    if delivery.action != "checks_requested":
+        return Ignored("only a merge group that asks for checks is built")
+    group = delivery.merge_group
+    base = _behind(_BRANCHES, group.base_ref) or group.base_ref
+    title = fields.title(f"merge queue: {base}")
+    revision = Revision(commit=group.head_sha, ref=group.head_ref)
+    event = _event(delivered, delivery.action, revision)
+    return replace(event, short_title=title, long_title=title, branch=base)
+
+
 def _create(delivered: _Delivered) -> Event | Ignored:
     created = delivered.as_model(payloads.Create)
-    if created.ref_type == "branch" and created.ref.startswith(_MERGE_QUEUE):
+    if created.ref_type == "branch" and created.ref.startswith(MERGE_QUEUE):
         return Ignored("branches of the merge queue are not built")
     return replace(
         _event(delivered, action="", revision=Revision(ref=created.ref)),
@@ -282,6 +306,7 @@ _READERS: dict[str, Callable[[_Delivered], Event | Ignored]] = {
     "deployment": _deployment,
     "deployment_status": _deployment,
     "issue_comment": _issue_comment,
+    "merge_group": _merge_group,
     "pull_request": _pull_request,
     "pull_request_review": _pull_request,
     "pull_request_review_comment": _pull_request,
@@ -292,5 +317,4 @@ _READERS: dict[str, Callable[[_Delivered], Event | Ignored]] = {
 
 _UNSUPPORTED = {
     "delete": "a branch or tag was deleted",
-    "merge_group": "merge queues are not supported yet: merge_group starts nothing",
 }

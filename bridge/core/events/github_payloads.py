@@ -213,6 +213,20 @@ class CheckRun(Delivery):
     check_run: _Run
 
 
+class _MergeGroup(_Part):
+    head_sha: Commit
+    head_ref: Ref
+    base_ref: Ref
+
+
+class MergeGroupDelivery(Delivery):
+    """`merge_group`; the reason comes with the action `destroyed`."""
+
+    action: Action
+    merge_group: _MergeGroup
+    reason: Action | None = None
+
+
 Model = TypeVar("Model", bound=BaseModel)
 
 

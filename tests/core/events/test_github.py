@@ -97,6 +97,15 @@ def test_a_push_of_an_annotated_tag_has_the_commit_behind_it():
     assert event.short_title == "tag: v1.0"
 
 
+def merge_group(action, **more):
+    group = {
+        "head_sha": SHA,
+        "head_ref": "refs/heads/gh-readonly-queue/main/pr-7-abc",
+        "base_ref": "refs/heads/main",
+    }
+    return {"action": action, "merge_group": group, **more}
+
+
 def test_a_push_without_a_head_commit_has_the_commit_after_it():
     assert event_of("push", pushed(head_commit=None, after="c" * 40)).revision.commit == "c" * 40
 
@@ -110,16 +119,54 @@ def test_a_deleted_branch_is_ignored_though_it_has_no_commit():
 @pytest.mark.parametrize(
     ("event", "document"),
     [
-        ("push", pushed(ref="refs/heads/gh-readonly-queue/main/pr-7-abc")),
         ("create", {"ref": "gh-readonly-queue/main/pr-7-abc", "ref_type": "branch"}),
-        ("merge_group", {"action": "checks_requested"}),
+        ("merge_group", merge_group("destroyed", reason="dequeued")),
     ],
-    ids=["push", "create", "merge_group"],
+    ids=["create", "merge_group"],
 )
-def test_what_the_merge_queue_sends_is_ignored(event, document):
+def test_what_the_merge_queue_tells_besides_is_ignored(event, document):
     answered = read(event, document)
     assert isinstance(answered, Ignored)
-    assert "merge queue" in answered.reason
+    assert "merge" in answered.reason
+
+
+def test_a_merge_group_is_its_own_commit_and_is_of_its_base_branch():
+    event = event_of("merge_group", merge_group("checks_requested"))
+    assert event.names == ("merge_group:checks_requested", "merge_group")
+    assert event.revision == Revision(commit=SHA, ref="refs/heads/gh-readonly-queue/main/pr-7-abc")
+    assert (event.branch, event.short_title, event.pull_request) == ("main", "merge queue: main", None)
+
+
+def test_a_push_of_the_merge_queue_is_a_push_of_its_branch():
+    event = event_of("push", pushed(ref="refs/heads/gh-readonly-queue/main/pr-7-abc"))
+    assert (event.type, event.branch) == ("push", "gh-readonly-queue/main/pr-7-abc")
+
+
+@pytest.mark.parametrize("action", ["created", "completed", "rerequested", "requested_action"])
+def test_a_check_that_stands_for_a_run_is_an_echo_whatever_is_told_of_it(action):
+    suite = {"head_sha": SHA, "head_branch": "main"}
+    for app in ({"id": 1}, {}):
+        ours = {"external_id": "push-0123456789abcdefghjk/2", "check_suite": suite, "app": app}
+        assert isinstance(read("check_run", {"action": action, "check_run": ours}), Ignored)
+    theirs = {"external_id": "push/2", "check_suite": suite, "app": {"id": 1}}
+    assert isinstance(read("check_run", {"action": action, "check_run": theirs}), Event)
+
+
+@pytest.mark.parametrize("known_as", [4711, "Iv23liABC"])
+def test_our_app_is_known_by_its_id_and_by_its_client_id(known_as):
+    app = {"id": 4711, "client_id": "Iv23liABC"}
+    suite = {"head_sha": SHA, "head_branch": "main", "app": app}
+    told = {"action": "completed", "check_suite": suite}
+    assert isinstance(read("check_suite", told, app_id=known_as), Ignored)
+    assert isinstance(read("check_suite", told, app_id="Iv-other"), Event)
+    assert isinstance(read("check_suite", {**told, "action": "requested"}, app_id=known_as), Event)
+
+
+def test_the_merge_queue_wants_all_of_its_commits():
+    broken = merge_group("checks_requested")
+    del broken["merge_group"]["head_sha"]
+    with pytest.raises(UnreadableEvent, match=r"merge_group\.head_sha"):
+        read("merge_group", broken)
 
 
 @pytest.mark.parametrize("action", PULL_REQUEST_ACTIONS)
