@@ -123,3 +123,18 @@ def test_the_apps_key_is_a_file_and_its_webhook_secret_is_not_in_the_repr(monkey
     assert loaded.github_app_key_file == Path("/var/run/secrets/github-app/private-key.pem")
     assert "hunter2" not in repr(loaded)
     assert "swordfish" not in repr(loaded)
+
+
+def test_a_proxys_addresses_are_its_own_and_not_everybodys(monkeypatch):
+    monkeypatch.setenv("BRIDGE_PROXY_ADDRESSES", "10.1.2.3, 10.2.0.0/16,fd00::/64")
+    assert [str(one) for one in settings.load().proxy_addresses] == ["10.1.2.3/32", "10.2.0.0/16", "fd00::/64"]
+    for wrong in ("0.0.0.0/0", "10.1.2.3,::/0", "proxy.example.com", "10.1.2.3/33"):
+        monkeypatch.setenv("BRIDGE_PROXY_ADDRESSES", wrong)
+        with pytest.raises(BadSettings, match="BRIDGE_PROXY_ADDRESSES"):
+            settings.load()
+
+
+def test_a_header_has_a_name_that_a_header_can_have(monkeypatch):
+    monkeypatch.setenv("BRIDGE_PROXY_USER_HEADER", "X_Forwarded_User")
+    with pytest.raises(BadSettings, match="BRIDGE_PROXY_USER_HEADER"):
+        settings.load()

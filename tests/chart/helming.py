@@ -179,11 +179,22 @@ def everything() -> dict[str, Any]:
         },
         "tokens": {
             "read": ["secret-token-to-read"],
-            "act": ["secret-token-to-act-1", "secret-token-to-act-2"],
+            "act": ["secret-token-to-act-1", "ada=secret-token-to-act-2"],
             "events": ["secret-token-to-send-events"],
             "defaultSharedSecret": "secret-of-all-projects",
         },
         "anonymousRead": True,
+        "badges": False,
+        "signIn": {
+            "sessionHours": 8.5,
+            "proxy": {
+                "addresses": ["10.1.2.3", "fd00::/64"],
+                "userHeader": "X-Auth-Request-Email",
+                "groupsHeader": "X-Auth-Request-Groups",
+                "actUsers": ["ada@example.com", "grace@example.com"],
+                "actGroups": ["acme:builders", "night shift"],
+            },
+        },
         "retention": {"days": 14.5, "runs": 1000000},
         "logLevel": "debug",
         "gateway": {**placed, "replicas": 3, "workers": 4, "threads": 16},

@@ -8,6 +8,7 @@ import tomllib
 import pytest
 import yaml
 
+from bridge import settings
 from bridge.core.workflow_templates import pipeline_of
 from bridge.core.workflows import DEFAULT_IMAGE, SERVICE_ACCOUNT
 from bridge.rendering import read_file, render
@@ -26,10 +27,12 @@ from tests.chart.helming import (
     rendered,
     the,
 )
+from tests.web.worlds import a_world
 
 ROOT = CHART.parents[1]
 DEFAULT_PIPELINE = ROOT / "bridge/local/default_pipelines"
 VALUE_SETS = {"default": {}, "everything": everything(), "bare": bare()}
+PAGES = {"/", "/live", "/signin", "/signout", "/theme", "/runs", "/projects", "/badge", "/static", "/api/v1"}
 HOOKS = {"/events/github", "/events/cloudevents", "/simpleevents/v1", "/cloudevents/v02"}
 
 
@@ -94,6 +97,10 @@ def test_every_value_is_in_the_schema_and_the_schema_allows_nothing_else():
             "at '/github/app/privateKey': 'MIIE' does not match pattern",
         ),
         ({"tokens": {"read": ["short"]}}, "at '/tokens/read/0': minLength: got 5, want 16"),
+        ({"tokens": {"act": ["ada-lovelace=short"]}}, "at '/tokens/act/0': 'ada-lovelace=short' does not match"),
+        ({"signIn": {"proxy": {"addresses": ["0.0.0.0/0"]}}}, "at '/signIn/proxy/addresses/0'"),
+        ({"signIn": {"proxy": {"userHeader": "X_User"}}}, "at '/signIn/proxy/userHeader': 'X_User'"),
+        ({"signIn": {"sessionHours": 0}}, "at '/signIn/sessionHours': exclusiveMinimum: got 0, want 0"),
         ({"logLevel": "loud"}, "at '/logLevel': value must be one of 'debug', 'info', 'warning', 'error'"),
         ({"workflows": {"argoInstanceID": "a b"}}, "at '/workflows/argoInstanceID': 'a b' does not match pattern"),
         ({"image": {"digest": "latest"}}, "at '/image/digest': 'latest' does not match pattern"),
@@ -293,8 +300,32 @@ def test_the_ingress_lets_hooks_in_and_nothing_else_unless_told():
     host = {"enabled": True, "host": "bridge.example.com"}
     assert paths({"ingress": host}) == HOOKS
     with_pages = paths({"ingress": {**host, "pages": True}})
-    assert with_pages == HOOKS | {"/", "/runs", "/static", "/api/v1"}
+    assert with_pages == HOOKS | PAGES
     assert not of_kind(by_default(), "Ingress")
+
+
+def test_every_page_and_no_inner_route_is_below_a_path_of_the_ingress():
+    known = {"hooks", "api", "pages", "page_acts", "signin", "themes", "badges", "static"}
+    with_pages = {"ingress": {"enabled": True, "host": "bridge.example.com", "pages": True}}
+    (ingress,) = of_kind(rendered(with_pages), "Ingress")
+    let_in = [(one["path"], one["pathType"]) for one in ingress["spec"]["rules"][0]["http"]["paths"]]
+    for rule in a_world().app.url_map.iter_rules():
+        through = any(
+            rule.rule == path or (kind == "Prefix" and rule.rule.startswith(f"{path}/")) for path, kind in let_in
+        )
+        assert through is (rule.endpoint.partition(".")[0] in known), rule
+
+
+def test_a_proxy_is_told_to_the_gateway_as_its_settings_read_it(monkeypatch):
+    for name, value in config(rendered(everything()), "bridge-gateway").items():
+        monkeypatch.setenv(name, value)
+    loaded = settings.load()
+    assert [str(one) for one in loaded.proxy_addresses] == ["10.1.2.3/32", "fd00::/64"]
+    assert (loaded.proxy_user_header, loaded.proxy_groups_header) == ("X-Auth-Request-Email", "X-Auth-Request-Groups")  # fmt: skip
+    assert loaded.proxy_act_users == ("ada@example.com", "grace@example.com")
+    assert loaded.proxy_act_groups == ("acme:builders", "night shift")
+    assert (loaded.session_hours, loaded.badges) == (8.5, False)
+    assert not [name for name in config(by_default(), "bridge-gateway") if "PROXY" in name]
 
 
 def test_a_path_of_the_root_is_only_itself():

@@ -98,6 +98,17 @@ BRIDGE_PORT: "8080"
 BRIDGE_WEB_WORKERS: {{ .Values.gateway.workers | quote }}
 BRIDGE_WEB_THREADS: {{ .Values.gateway.threads | quote }}
 BRIDGE_ANONYMOUS_READ: {{ .Values.anonymousRead | quote }}
+BRIDGE_BADGES: {{ .Values.badges | quote }}
+BRIDGE_SESSION_HOURS: {{ .Values.signIn.sessionHours | quote }}
+{{- with .Values.signIn.proxy }}
+{{- if .addresses }}
+BRIDGE_PROXY_ADDRESSES: {{ join "," .addresses | quote }}
+BRIDGE_PROXY_USER_HEADER: {{ .userHeader | quote }}
+BRIDGE_PROXY_GROUPS_HEADER: {{ .groupsHeader | quote }}
+BRIDGE_PROXY_ACT_USERS: {{ join "," .actUsers | quote }}
+BRIDGE_PROXY_ACT_GROUPS: {{ join "," .actGroups | quote }}
+{{- end }}
+{{- end }}
 BRIDGE_STEP_SERVICE_ACCOUNT: bridge-step
 {{- with .Values.fallbackUrl }}
 BRIDGE_FALLBACK_URL: {{ . | quote }}
