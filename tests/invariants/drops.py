@@ -126,13 +126,25 @@ PRECONDITIONS: dict[str, Drop] = {
     ),
     "an exit event is lost at most so often": Drop(ob, "_firing", " and len(builds) <= LOST_EXIT_BUILDS", ""),
     "an exit event whose build does not start is lost": Drop(
-        ob, "_firing", "newest.phase is BuildPhase.WAITING and seen.now", "False and seen.now"
+        ob, "_overdue", "build.phase is BuildPhase.WAITING and seen.now", "False and seen.now"
     ),
-    "an exit event has a time out": Drop(ob, "_firing", "started is not None and seen.now", "False and seen.now"),
+    "an exit event has a time out": Drop(
+        ob, "_overdue", "build.started is not None and seen.now", "False and seen.now"
+    ),
+    "an exit event of an older attempt has a time out": Drop(
+        ob, "_overdue_exits", "for attempt in run.state.attempts", "for attempt in run.state.attempts[-1:]"
+    ),
     "an exit event that vacuum took was fired": Drop(
         ob, "_firing", "if run.step(attempt.epoch, names.exit_step(attempt.n)).highest:", "if False:"
     ),
     "an older run does not speak": Drop(reconciling, "Reconciling._speaks", "return all(", "return True or all("),
+    "a final status never goes back to pending": Drop(
+        runs, "Report.is_older_than", "return other.is_final and not self.is_final", "return False"
+    ),
+    "a status waits as long as GitHub says": Drop(ob, "_posting", "if seen.now >= due", "if True"),
+    "a status that was given up is not posted again": Drop(
+        ob, "_lacks", "if report in {reported, run.state.report_given_up}:", "if report == reported:"
+    ),
     "a closed run is kept": Drop(
         ob, "_kept", "if seen.now >= run.closed + seen.retention_seconds else ()", "if True else ()"
     ),
@@ -144,9 +156,6 @@ PRECONDITIONS: dict[str, Drop] = {
     ),
     "a step of an attempt that has ended makes no build": Drop(
         steps, "_attach_only", "if known.attempt_ended:", "if False:"
-    ),
-    "a step of an older attempt makes no build": Drop(
-        steps, "_attach_only", "if known.newest_attempt > known.attempt:", "if known.closed:"
     ),
     "what succeeded is not built again": Drop(steps, "_success", "if remembered is not None:", "if False:"),
     "a number is not used twice": Drop(steps, "_next_number", "known.remembered.highest, ", ""),

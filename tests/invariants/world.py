@@ -207,6 +207,7 @@ class World:
         self.answered: set[int] = set()
         self.sent: set[int] = set()
         self.paused: list[Paused] = []
+        self.suspended: set[tuple[str, int]] = set()
         self.damaged: set[tuple[str, int]] = set()
         """Attempts of which somebody took the verdict away."""
         self.looked: dict[str, float] = {}
@@ -366,6 +367,16 @@ class World:
             self.engine.needs[self._newest(run)] = rung
             if rung == ob.DELETE:
                 self.engine.held.add(self._newest(run))
+
+    def suspend(self, number: int) -> None:
+        """Somebody suspends a Workflow, which goes on when bridge makes it."""
+        for run in self._chosen(number):
+            known, attempt = self.engine.executions.get(self._newest(run)), run.attempt
+            if known is None or known.root_ended or attempt is None or not attempt.uid or attempt.rung:
+                return
+            self.engine.needs[self._newest(run)] = ob.STOP
+            self.engine.executions[self._newest(run)] = replace(known, message="it is suspended")
+            self.suspended.add((run.id, attempt.n))
 
     def copy(self, number: int) -> None:
         """`argo resubmit`."""
@@ -680,6 +691,8 @@ class World:
         if seen is not None and (run.id, attempt.n) not in self.damaged:
             due = min(due, max(self.peace or 0.0, seen) + SOON_SECONDS)
         hold((attempt.ended or 0.0) <= due, f"{run.id} ended {(attempt.ended or 0.0) - due:g} s too late")
+        if (run.id, attempt.n) in self.suspended - self.damaged and attempt.reason.startswith("timed out after"):
+            hold("suspended" in attempt.reason, f"{run.id} was suspended until its deadline: {attempt.reason}")
         left = [one.id for one in self.builds.builds if one.run == run.id and one.open]
         hold(not left, f"{run.id} is at rest, and its builds {left} are open")
         hold(not self.strays.of(run), f"{run.id} is at rest, and Workflows under its labels go on")
@@ -849,6 +862,7 @@ OPERATIONS: dict[str, st.SearchStrategy[Operation]] = {
     "end_workflow": st.tuples(_numbers, st.sampled_from(["Stop", "Terminate"])),
     "linger": st.tuples(_numbers, st.sampled_from(["Succeeded", "Failed"])),
     "deaf": st.tuples(_numbers, st.integers(ob.TOUCH, ob.DELETE)),
+    "suspend": st.tuples(_numbers),
     "copy": st.tuples(_numbers),
     "argo_retry": st.tuples(_numbers),
     "ask": st.tuples(_numbers, st.sampled_from(["retry", "rerun", "cancel"]), st.integers(0, 1)),
