@@ -195,9 +195,10 @@ def _owed(run: Run, seen: Seen) -> tuple[Action, ...]:
     mirroring = _mirroring(run, seen)
     if mirroring:
         return mirroring
+    overdue = _overdue_exits(run, seen)
     if attempt.verdict is None:
-        return _of_running(run, attempt, seen)
-    return _of_ended(run, attempt, attempt.verdict, seen)
+        return (*overdue, *_of_running(run, attempt, seen))
+    return (*overdue, *_of_ended(run, attempt, attempt.verdict, seen))
 
 
 def _of_held(run: Run, seen: Seen) -> tuple[Action, ...]:
@@ -374,8 +375,8 @@ def _ending(attempt: Attempt, seen: Seen, *, lingering: bool) -> tuple[Escalate,
     return ()
 
 
-def _firing(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Fire | GiveUp, ...]:
-    """The exit event: fired once, made again only if its build was lost, bounded in time."""
+def _firing(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[Fire, ...]:
+    """The exit event: fired once, made again only if its build was lost."""
     event = exit_event_of(attempt, verdict)
     if not event or attempt.exit_error:
         return ()
@@ -385,15 +386,30 @@ def _firing(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple[F
             return ()  # it was fired, and vacuum took what was left of it
         return (Fire(attempt.n, event, 1),)
     newest = builds[-1]
-    if newest.outcome is not None:
-        again = newest.outcome.ending is Ending.LOST and len(builds) <= LOST_EXIT_BUILDS
-        return (Fire(attempt.n, event, newest.number + 1),) if again else ()
-    if newest.phase is BuildPhase.WAITING and seen.now >= newest.created + START_SECONDS:
-        return (GiveUp(newest, Ending.LOST, f"lost: not started within {START_SECONDS:g} s"),)
-    started = newest.started
-    if started is not None and seen.now >= started + attempt.exit_timeout_seconds:
-        return (GiveUp(newest, Ending.TIMED_OUT, f"timed out after {attempt.exit_timeout_seconds:g} s"),)
-    return ()
+    if newest.outcome is None:
+        return ()
+    again = newest.outcome.ending is Ending.LOST and len(builds) <= LOST_EXIT_BUILDS
+    return (Fire(attempt.n, event, newest.number + 1),) if again else ()
+
+
+def _overdue_exits(run: Run, seen: Seen) -> tuple[GiveUp, ...]:
+    """The builds of exit events that have had their time, those of older attempts too: a run closes only when all
+    have ended."""
+    found = (
+        _overdue(build, attempt.exit_timeout_seconds, seen)
+        for attempt in run.state.attempts
+        for build in seen.builds
+        if build.open and build.step == names.exit_step(attempt.n)
+    )
+    return tuple(given_up for given_up in found if given_up is not None)
+
+
+def _overdue(build: Build, timeout_seconds: float, seen: Seen) -> GiveUp | None:
+    if build.phase is BuildPhase.WAITING and seen.now >= build.created + START_SECONDS:
+        return GiveUp(build, Ending.LOST, f"lost: not started within {START_SECONDS:g} s")
+    if build.started is not None and seen.now >= build.started + timeout_seconds:
+        return GiveUp(build, Ending.TIMED_OUT, f"timed out after {timeout_seconds:g} s")
+    return None
 
 
 def _posting(run: Run, report: Report, seen: Seen) -> tuple[Post, ...]:

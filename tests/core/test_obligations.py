@@ -314,6 +314,14 @@ def test_a_lost_exit_build_is_made_again_a_few_times():
     assert ob.owed(run, seen(execution=None, builds=tuple(fired))) == (ob.Close(),)
 
 
+def test_the_exit_build_of_an_older_attempt_has_its_timeout_too():
+    fired = build(names.exit_step(1), phase=BuildPhase.RUNNING, started=NOW - 700)
+    second = replace(FIRST, n=2, kind=Kind.RETRY)
+    run = run_with(ended(Verdict.FAILED), second, reported=replace(PENDING, attempt=2), steps=remembering(fired))
+    first, *_ = ob.owed(run, seen(builds=(fired,)))
+    assert first == ob.GiveUp(fired, Ending.TIMED_OUT, "timed out after 600 s")
+
+
 def test_what_a_workflow_waits_for_is_remembered_until_it_goes_on_or_is_stopped():
     run, suspended = run_with(FIRST, reported=PENDING), going(message="it is suspended")
     waits = "the workflow is suspended: argo resume it"
