@@ -4,7 +4,7 @@ Whatever is said to be needed is drawn as well as it can be: needs of unknown st
 (hand-written templates may have both until Argo refuses them) are left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -74,7 +74,7 @@ def picture(needs: Needs) -> Picture | None:
         for target, sources in kept.items()
         for source in sources
     )
-    return _framed(boxes, edges, width)
+    return _framed(places.values(), boxes, edges, width)
 
 
 def row(names: Sequence[str]) -> Picture | None:
@@ -87,7 +87,7 @@ def row(names: Sequence[str]) -> Picture | None:
         line, place = divmod(index, _BOXES_IN_ROW)
         x, y = _MARGIN + place * (width + _GAP_Y), _MARGIN + line * (BOX_HEIGHT + _GAP_Y)
         boxes.append(Box(name, _label(name, width), x, y))
-    return _framed(tuple(boxes), (), width)
+    return _framed([(box.x, box.y) for box in boxes], tuple(boxes), (), width)
 
 
 _Cell = tuple[str, ...]
@@ -230,9 +230,12 @@ def _path(
     return "".join(drawn[:-1])
 
 
-def _framed(boxes: tuple[Box, ...], edges: tuple[Edge, ...], width: int) -> Picture:
-    right = max(box.x for box in boxes) + width + _MARGIN
-    return Picture(right, max(box.y for box in boxes) + BOX_HEIGHT + _MARGIN, width, boxes, edges)
+def _framed(
+    corners: Collection[tuple[int, int]], boxes: tuple[Box, ...], edges: tuple[Edge, ...], width: int
+) -> Picture:
+    """The picture around cells with these upper left corners: lines pass through some that hold no box."""
+    right, bottom = (max(corner[axis] for corner in corners) for axis in (0, 1))
+    return Picture(right + width + _MARGIN, bottom + BOX_HEIGHT + _MARGIN, width, boxes, edges)
 
 
 def _box_width(needs: Needs) -> int:

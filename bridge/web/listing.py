@@ -128,4 +128,5 @@ def seconds_of(run: Run, now: float) -> float:
 
 
 def _row(run: Run) -> dict[str, Any]:
-    return {**run_summary(run), "seconds": None if run.closed is None else seconds_of(run, run.closed)}
+    seconds = None if run.closed is None else seconds_of(run, run.closed)
+    return {**run_summary(run), "seconds": seconds, "since": run.accepted if seconds is None else None}

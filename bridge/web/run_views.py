@@ -161,7 +161,8 @@ def _may_retry(run: Run, state: str) -> bool:
     attempt = run.attempt
     if attempt is None or attempt.verdict in {None, Verdict.SUCCEEDED} or run.waiting_act is not None:
         return False
-    return state not in {"succeeded", "nothing_to_do"}
+    # What never ran waits for another step, which is what has to be tried again.
+    return state not in {"succeeded", "nothing_to_do", "not_run"}
 
 
 def _newest(builds: Sequence[Build]) -> list[Build]:

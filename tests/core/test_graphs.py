@@ -114,3 +114,5 @@ def test_any_steps_have_a_picture_in_which_boxes_are_apart_and_lines_go_right(wa
     )
     for edge in drawn.edges:
         assert at[edge.source][0] < at[edge.target][0]
+        points = re.findall(r"(\d+) (\d+)", edge.path)
+        assert all(0 <= int(x) <= drawn.width and 0 <= int(y) <= drawn.height for x, y in points)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-VOID = frozenset({"meta", "link", "input", "img", "br", "hr"})
+VOID = frozenset({"meta", "link", "input", "img", "br", "hr", "wbr"})
 SVG_LEAVES = frozenset({"path", "rect"})
 
 

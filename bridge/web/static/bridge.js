@@ -84,5 +84,11 @@
     }
   };
   setInterval(tick, 1000);
-  for (const log of document.querySelectorAll(".log:has(.follower)")) toEnd(log);
+
+  // What went wrong stands at the end.
+  for (const log of document.querySelectorAll(".log-pane .log, .log:has(.follower)")) toEnd(log);
+  document.addEventListener("toggle", (event) => {
+    const log = event.target.open && event.target.querySelector(":scope > .log");
+    if (log) toEnd(log);
+  }, true);
 })();
