@@ -1,5 +1,6 @@
 """Who asks: tokens with names, and what an authenticating proxy says."""
 
+import re
 from ipaddress import ip_network
 
 import pytest
@@ -124,3 +125,24 @@ def test_on_one_machine_everybody_acts_until_tokens_or_a_proxy_say_who():
     proxied = a_world(proxy=PROXY)
     assert not who(proxied).may_act
     assert who(proxied, peer="10.1.2.3", X_Forwarded_User="ada").may_act
+
+
+OPEN = {"health", "hooks", "badges", "signin", "static", "internal", "themes"}
+"""Blueprints that ask no identity of this kind: hooks and internal routes have proofs of their own."""
+
+
+def test_without_identity_nothing_answers_but_hooks_probes_badges_and_the_sign_in():
+    world = shared(read_tokens=("reads",), act_tokens=("acts",), proxy=PROXY)
+    asked = []
+    for rule in world.app.url_map.iter_rules():
+        if rule.endpoint.partition(".")[0] in OPEN:
+            continue
+        path = rule.rule
+        for name in rule.arguments:
+            path = re.sub(rf"<(?:[a-z]+:)?{name}>", {"kind": "retry"}.get(name, "x"), path)
+        for method in rule.methods - {"HEAD", "OPTIONS"}:
+            headers = {"X-Forwarded-User": "ada", "X-Forwarded-For": "10.1.2.3", "Cookie": "bridge-session=1.a.b"}
+            answer = world.client.open(path, method=method, headers=headers)
+            assert answer.status_code == 401, (method, path)
+            asked.append(path)
+    assert len(asked) > 15
