@@ -12,6 +12,7 @@ from bridge.core.runs import (
     Attempt,
     Kind,
     Phase,
+    State,
     StepState,
     closed,
     with_act,
@@ -265,3 +266,15 @@ def test_a_forgotten_run_is_gone_and_its_id_is_free(runs):
     assert [run.id for run in runs.list(RunFilter())] == ["r2"]
     assert not runs.create(some_run("r1"), b"second").duplicate
     assert runs.payload("r1") == b"second"
+
+
+def test_a_held_run_stays_held_until_an_approval_opens_it(runs):
+    run = some_run("held-1", state=State(held="a fork's, by NONE"))
+    assert runs.create(run, b"{}").run.awaits_approval
+    shut = runs.change("held-1", lambda now: closed(now, at=5.0))
+    assert (shut.phase, shut.verdict, shut.reason) == (Phase.CLOSED, Verdict.CANCELLED, "a fork's, by NONE")
+    assert runs.list(RunFilter(open_only=True)) == []
+    opened = runs.change("held-1", lambda now: with_act(now, Act(Kind.APPROVE, "q1", 0)))
+    assert (opened.phase, opened.held, opened.awaits_approval) == (Phase.RUNNING, "a fork's, by NONE", False)
+    assert runs.read("held-1") == opened
+    assert runs.list(RunFilter(open_only=True)) == [opened]
