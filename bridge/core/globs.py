@@ -19,7 +19,9 @@ def matches(glob: str, name: str) -> bool:
 def matches_any(globs: tuple[str, ...], name: str) -> bool:
     """Whether at least one of `globs` describes `name`."""
     plain, patterns = _sorted_out(globs)
-    return name in plain or any(pattern.match(f"{name}/") for pattern in patterns)
+    if name in plain or not patterns:
+        return name in plain
+    return any(pattern.match(f"{name}/") for pattern in patterns)
 
 
 def translated(glob: str) -> str:

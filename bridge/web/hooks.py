@@ -10,7 +10,7 @@ the sender is told to send again.
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 from flask import Blueprint, Response, g, jsonify, make_response, request
@@ -126,25 +126,26 @@ def _from_github(body: bytes) -> ResponseReturnValue:
         if not claimed and forwarding().may(request):
             return _forwarded(body, claimed)
         raise BadSignature(_not_verified(project, claimed))
-    asked = _asked_of_runs(body, project)
+    headers = dict(request.headers)
+    asked = _asked_of_runs(headers, body, project)
     if asked is not None:
         return asked
     event = github.read(
-        dict(request.headers),
+        headers,
         body,
         app_id=gateway().app_id,
         own_contexts=_own_contexts(),
         allowed_authors=project.allowed_authors if project else (),
     )
-    asking = None if isinstance(event, Ignored) else comments.asked(dict(request.headers), body)
+    asking = None if isinstance(event, Ignored) else comments.asked(headers, body)
     answer = _answer(event, project)
     return answer if asking is None else _obeyed(asking, make_response(answer))
 
 
-def _asked_of_runs(body: bytes, project: Project | None) -> ResponseReturnValue | None:
+def _asked_of_runs(headers: Mapping[str, str], body: bytes, project: Project | None) -> ResponseReturnValue | None:
     """The answer to a delivery that asks something of runs there are; None: it is an event as all others."""
-    asked = rerequests.read(dict(request.headers), body, app_id=gateway().app_id)
-    group = merge_groups.destroyed(dict(request.headers), body)
+    asked = rerequests.read(headers, body, app_id=gateway().app_id)
+    group = merge_groups.destroyed(headers, body)
     told = asked or group
     if told is None:
         return None
