@@ -47,7 +47,11 @@
   const tellOffline = (isOffline) => () => { offline.hidden = !isOffline; };
   document.addEventListener("htmx:sendError", tellOffline(true));
   document.addEventListener("htmx:timeout", tellOffline(true));
-  document.addEventListener("htmx:responseError", tellOffline(true));
+  document.addEventListener("htmx:responseError", (event) => {
+    // The session has ended: the page itself asks who looks, and comes back.
+    if (event.detail.xhr.status === 401) location.reload();
+    else tellOffline(true)();
+  });
   document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) offline.hidden = true; });
 
   document.addEventListener("click", (event) => {
