@@ -123,6 +123,7 @@ BRIDGE_CONTROLLER_PORT: "8081"
 BRIDGE_RETENTION_DAYS: {{ .Values.retention.days | quote }}
 BRIDGE_RETENTION_RUNS: {{ .Values.retention.runs | int64 | quote }}
 BRIDGE_SWEEP_MINUTES: {{ .Values.github.sweepMinutes | quote }}
+BRIDGE_GITHUB_CHECKS: {{ .Values.github.checks | quote }}
 {{- with .Values.github.webhookUrl }}
 BRIDGE_WEBHOOK_URL: {{ . | quote }}
 {{- end }}
