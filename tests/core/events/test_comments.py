@@ -1,6 +1,7 @@
 """Which lines of a comment are commands, and of whose comments."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -213,3 +214,9 @@ def test_the_words_are_few_and_each_has_a_meaning():
         "/ok-to-test [SHA]",
     ]
     assert all(word.meaning in comments.commands_table() for word in COMMANDS)
+
+
+def test_the_documentation_has_the_commands_that_there_are():
+    page = (Path(__file__).parents[3] / "docs" / "comments.md").read_text()
+    assert comments.commands_table() in page
+    assert f"Up to {comments.MOST_COMMANDS} commands" in page
