@@ -94,6 +94,9 @@ def _attempt_of(act: Act) -> int:
 
 def _check_steps(run: Run, only: tuple[str, ...]) -> None:
     attempt = run.attempt
+    if run.awaits_approval:
+        # That is what has to be told.
+        return
     steps = attempt.steps if attempt is not None else ()
     unknown = [step for step in only if step not in steps]
     if unknown:

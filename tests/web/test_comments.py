@@ -503,12 +503,13 @@ def test_half_an_approval_is_finished_by_the_next_delivery_though_there_was_a_pu
     assert held(place, newer) == [True, True]
 
 
-@pytest.mark.parametrize("words", ["/retry", "/rerun", "/cancel"])
+@pytest.mark.parametrize("words", ["/retry", "/retry checks/lint", "/rerun", "/cancel"])
 def test_nothing_else_lets_a_strangers_pull_request_begin(place, words):
     runs = place.pushed(author="NONE")
     _answer, reactions, said = place.says(words)
     assert reactions == ("confused",)
     assert "it waits for a maintainer: comment /ok-to-test aaaaaaa" in said[0]
+    assert held(place, runs) == [True, True]
     assert [place.acts(run) for run in runs] == [[], []]
 
 
