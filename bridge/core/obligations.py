@@ -22,6 +22,8 @@ RUNG_SECONDS = 60.0
 """Between two rungs of the escalation past a deadline."""
 TOUCH, STOP, TERMINATE, DELETE = 1, 2, 3, 4
 """The rungs, in order (facts/argo.md: what ends a Workflow that does not end by itself)."""
+PROMPT_SECONDS = 30.0
+"""What can be done is done within this time."""
 LINGER_SECONDS = 180.0
 """How long a Workflow may outlive its root node, behind its exit pod."""
 START_SECONDS = 300.0
@@ -435,6 +437,44 @@ def _lacks(run: Run, report: Report) -> bool:
     if report in {reported, run.state.report_given_up}:
         return False
     return reported is None or not report.is_older_than(reported)
+
+
+def report_due(run: Run) -> float | None:
+    """When the status that `run` still has to deliver, or to look at once more, may be posted: seconds since the
+    epoch, may be over; None if there is none."""
+    attempt, state = run.attempt, run.state
+    if undelivered(run) is None:
+        unsure = attempt is not None and attempt.verdict is not None and state.report_unsure_until > 0
+        return max(state.report_after, state.report_unsure_until) if unsure else None
+    final = attempt is not None and attempt.verdict is not None
+    return state.report_after if final else max(state.report_after, state.report_pending_after)
+
+
+def pending_since(run: Run) -> float | None:
+    """Since when `run` has been without a final status that says how it stands; None if it has one."""
+    act, attempt = run.applicable_act, run.attempt
+    if act is not None:
+        return act.at or run.accepted
+    if run.phase is Phase.CLOSED:
+        return None
+    if attempt is None:
+        return run.accepted
+    ended = attempt.verdict is not None
+    return None if ended and undelivered(run) is None else attempt.begun
+
+
+def final_due(run: Run) -> float | None:
+    """When `run` should have a final status at the latest, if nothing of bridge stands still; None if it has one.
+
+    An attempt that began has its deadline, and what makes a Workflow end that does not by itself takes its time.
+    """
+    since, attempt = pending_since(run), run.attempt
+    if since is None or attempt is None or run.applicable_act is not None:
+        return None if since is None else since + PROMPT_SECONDS
+    if attempt.ended is not None:
+        return attempt.ended + PROMPT_SECONDS
+    submitted = attempt.submitted if attempt.submitted is not None else attempt.begun
+    return submitted + attempt.timeout_seconds + RUNG_SECONDS * (DELETE - 1) + PROMPT_SECONDS
 
 
 def undelivered(run: Run) -> Report | None:

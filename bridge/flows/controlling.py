@@ -6,6 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
+from bridge.core.obligations import report_due
+from bridge.core.runs import Phase, Run
 from bridge.errors import BridgeError, Forbidden, Unavailable
 from bridge.flows.fencing import NotLeading
 from bridge.flows.reconciling import Reconciling
@@ -89,6 +91,8 @@ class Controlling:
         self._looked: dict[str, float] = {}
         """When the last look at an open run began."""
         self._troubles = _Troubles()
+        self._later: dict[str, float] = {}
+        """When a run is to be looked at again since its status may be posted then."""
         self._swept: float | None = None
         self._woken: set[str] = set()
         self._something = threading.Condition()
@@ -131,6 +135,7 @@ class Controlling:
     def _rest(self) -> None:
         """Who does not lead looks at nothing; once it does, at everything."""
         self._looked.clear()
+        self._reconciling.counting.keep(())
         with self._something:
             self._woken.clear()
 
@@ -155,7 +160,8 @@ class Controlling:
         known = set(runs)
         self._looked = {run: at for run, at in self._looked.items() if run in known}
         self._troubles.forget_others(known)
-        again = self._troubles.rested(now)
+        self._reconciling.counting.keep(known)
+        again = self._troubles.rested(now) | self._waited(known, now)
         never = float("-inf")
         return [
             run
@@ -184,10 +190,27 @@ class Controlling:
     def _has_news(self) -> bool:
         return any(run not in self._in_flight or self._in_flight[run].done() for run in self._woken)
 
+    def _come_back(self, found: object) -> None:
+        """Look again at a run as soon as its status may be posted."""
+        if not isinstance(found, Run) or found.phase is Phase.CLOSED:
+            return
+        due = report_due(found)
+        if due is None:
+            return
+        clock = self._reconciling.clock
+        with self._something:
+            self._later[found.id] = clock.monotonic() + max(due - clock.now(), 0.0)
+
+    def _waited(self, known: set[str], now: float) -> set[str]:
+        with self._something:
+            due = {run for run, at in self._later.items() if at <= now}
+            self._later = {run: at for run, at in self._later.items() if run in known and run not in due}
+        return due
+
     def _one(self, run: str, what: Callable[[str], object]) -> None:
         now = self._reconciling.clock.monotonic
         try:
-            what(run)
+            self._come_back(what(run))
         except NotLeading:
             return
         except BridgeError as error:

@@ -45,6 +45,7 @@ from bridge.errors import (
     StatusPutOff,
     Unavailable,
 )
+from bridge.flows.counting import Counting, Posting
 from bridge.flows.settling import settled
 from bridge.flows.superseding import Groups
 from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, Runs, writes
@@ -106,13 +107,18 @@ class Reconciling:
     """Where newer commits of a pull request are known; None: no run is superseded here."""
     freshened: Callable[[Run, bytes], bytes] = lambda _run, payload: payload
     """The record's payload as the exit event's build gets it, its installation token a fresh one."""
+    counting: Counting = field(default_factory=Counting)
 
     def reconcile(self, run_id: str) -> Run | None:
         """Pay what is owed to a run until nothing is; answers it as it is then, None if it is forgotten.
 
         Raises EngineError when the world does not answer; calling again later goes on from there.
         """
-        return self._pay(run_id, lambda _action: True)
+        run = self._pay(run_id, lambda _action: True)
+        # A status that waits is owed as well.
+        waits = run is not None and run.state.report_error and ob.undelivered(run)
+        self.counting.owes(run_id, (ob.Post(waits),) if waits else ())
+        return run
 
     def forget_old(self, run_id: str) -> None:
         """Forget a closed run that has been kept long enough, by age or since newer ones are plenty; who calls has
@@ -141,8 +147,10 @@ class Reconciling:
                 if not actions or actions == before:
                     return run
                 changed = None
+                self.counting.owes(run_id, actions)
                 for action in actions:
                     written = self._apply(changed or run, action)
+                    self.counting.did(run_id, action)
                     # A change answers by a copy of the event, which whoever may patch a record could have written.
                     changed = changed if written is None else replace(written, event=run.event)
                 before = actions
@@ -324,6 +332,7 @@ class Reconciling:
             to = self.reports.post(run, report, url=self.url_of(run.id))
         except StatusNotPosted as error:
             return self._not_posted(run, report, error)
+        self.counting.came(Posting.TAKEN)
         at = self.clock.now()
         return self.runs.change(run.id, lambda now: with_report(now, report, to=to, at=at))
 
@@ -331,8 +340,12 @@ class Reconciling:
         message = cut(str(error), 400)
         overwritten = isinstance(error, StatusOverwritten)
         if error.permanent or (overwritten and run.state.report_overwritten + 1 >= MOST_OVERWRITTEN):
+            self.counting.came(Posting.GIVEN_UP)
             return self.runs.change(run.id, lambda now: with_report_given_up(now, report, error=message))
         put_off = isinstance(error, StatusPutOff)
+        self.counting.came(
+            Posting.OVERWRITTEN if overwritten else Posting.PUT_OFF if put_off else Posting.FAILED
+        )
         failures = run.state.report_overwritten if overwritten else run.state.report_failures
         backoff = 0.0 if put_off else min(REPORT_BACKOFF_SECONDS * 2.0**failures, REPORT_BACKOFF_CAP_SECONDS)
         until = self.clock.now() + max(backoff, error.retry_after_seconds or 0.0)

@@ -9,6 +9,7 @@ from bridge.core.runs import Kind, Phase
 from bridge.errors import Misconfigured, Unavailable
 from bridge.flows.acting import act
 from bridge.flows.controlling import SWEEP_SECONDS, TROUBLE_SECONDS, Controlling
+from bridge.flows.counting import Counting
 from bridge.flows.fencing import NotLeading
 from tests.fakes import FakeClock, some_run
 
@@ -22,6 +23,7 @@ class Looks:
 
     def __init__(self):
         self.clock = FakeClock()
+        self.counting = Counting()
         self.at = []
         self.forgotten = []
         self.does = {}
