@@ -10,7 +10,7 @@ from bridge.core import obligations as ob
 from bridge.core.builds import Build, BuildPhase, Ending, Outcome
 from bridge.core.executions import Execution, Node, NodePhase
 from bridge.core.pipelines import Pipeline, Step, Trigger
-from bridge.core.reports import final_report, pending_report
+from bridge.core.reports import final_report, held_report, pending_report
 from bridge.core.runs import Act, Attempt, Kind, Phase, Run, State, StepState, closed
 from bridge.core.verdicts import Verdict
 from tests.fakes import some_run
@@ -71,17 +71,25 @@ def situations(draw) -> tuple[Run, ob.Seen]:
         for step in ("a", "b")
         if draw(st.booleans())
     }
-    run = some_run(phase=Phase.RUNNING, state=State(attempts=made, steps=steps))
+    held = draw(st.sampled_from(["", "a fork's"]))
+    run = some_run(phase=Phase.RUNNING, state=State(attempts=made, steps=steps, held=held))
     acts = [
-        Act(draw(st.sampled_from([Kind.RETRY, Kind.RERUN, Kind.CANCEL])), f"q{n}", draw(st.integers(0, 3)))
+        Act(
+            draw(st.sampled_from([one for one in Kind if one is not Kind.FIRST])), f"q{n}", draw(st.integers(0, 3))
+        )
         for n in range(draw(st.integers(0, 2)))
     ]
+    if held and made:
+        # What is held has no attempt before it was approved.
+        acts.append(Act(Kind.APPROVE, "approval", 0))
     run = replace(run, acts=tuple(acts))
     attempt = run.attempt
     if attempt is not None and draw(st.booleans()):
         report = final_report(run, attempt, attempt.verdict) if attempt.verdict else pending_report(run)
         run = replace(run, state=replace(run.state, reported=report))
-    if attempt is not None and attempt.verdict is not None and draw(st.booleans()):
+    elif run.awaits_approval and draw(st.booleans()):
+        run = replace(run, state=replace(run.state, reported=held_report(run)))
+    if (attempt is None or attempt.verdict is not None) and draw(st.booleans()):
         run = closed(run, at=NOW - 100)
     execution = draw(
         st.none()
@@ -118,6 +126,7 @@ def test_the_rules_hold_in_every_situation(situation):
             newest = attempt.n if attempt else 0
             assert action.attempt.n == newest + 1
             assert attempt is None or attempt.verdict is not None
+            assert not run.awaits_approval
         elif isinstance(action, ob.Submit):
             assert not attempt.uid
             assert attempt.verdict is None
@@ -145,7 +154,7 @@ def test_the_rules_hold_in_every_situation(situation):
             assert action.build.open
         elif isinstance(action, ob.Close):
             assert kinds == [ob.Close]
-            assert attempt.verdict is not None
+            assert run.awaits_approval or attempt.verdict is not None
             assert not [b for b in seen.builds if b.open]
             assert run.applicable_act is None
         elif isinstance(action, ob.Forget):

@@ -231,3 +231,15 @@ def test_a_summary_has_the_same_keys_whatever_is_known():
 def test_an_exit_event_that_could_not_be_fired_is_told_with_the_reason():
     run = with_exit_given_up(failed_run(), 1, error="there is no project acme/widgets")
     assert "exit event of attempt 1 could not be fired: there is no project acme/widgets" in told(run)
+
+
+def test_a_held_run_says_why_what_it_waits_for_and_who_approved_it():
+    run = some_run(state=State(held="a pull request from a fork by NONE"))
+    said = [moment.what for moment in timeline(run, ())]
+    assert said[1] == "held: a pull request from a fork by NONE"
+    now = what_now(closed(run, at=T), ())
+    assert now.waits_for.startswith("its approval: it waits for a maintainer: comment /ok-to-test ")
+    assert now.next == (f"bridgectl approve {run.id}",)
+    approved = with_act(run, Act(Kind.APPROVE, "q", 0, who="mona", source="comment", at=T))
+    assert "approved by mona through comment" in [moment.what for moment in timeline(approved, ())]
+    assert what_now(approved, ()).waits_for.startswith("the controller, to begin its first attempt")
