@@ -92,6 +92,8 @@ class Access:
 
 STATUSES = Access("statuses", {"statuses": "write"}, needed="statuses")
 """For posting commit statuses."""
+CHECKS = Access("checks", {"checks": "write"}, needed="checks")
+"""For check runs."""
 BUILDS = Access(
     "builds",
     {

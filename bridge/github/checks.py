@@ -23,7 +23,7 @@ from bridge.core.reports import BY_CHECK
 from bridge.core.runs import Report, Run
 from bridge.errors import BridgeError, StatusNotPosted, StatusPutOff
 from bridge.flows.fencing import NotLeading
-from bridge.github.app import Access, App, AppRefused, AppUnavailable, NotInstalled
+from bridge.github.app import CHECKS, App, AppRefused, AppUnavailable, NotInstalled
 from bridge.github.calls import (
     SLOW_SECONDS,
     TIMEOUT_SECONDS,
@@ -44,9 +44,6 @@ GITHUB_CHECK = BY_CHECK
 """What `GitHubChecks.post` answers when GitHub holds the check run."""
 NOT_BY_CHECKS = "not by checks"
 """What it answers when nothing was posted, and somebody else has to take the report."""
-
-CHECKS = Access("checks", {"checks": "write"}, needed="checks")
-"""For check runs."""
 
 _OK = 200
 _CREATED = 201

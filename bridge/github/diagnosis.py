@@ -5,7 +5,7 @@ Nothing is stored there: a token is tried with a status for a commit that cannot
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 from githubkit import GitHub, TokenAuthStrategy, UnauthAuthStrategy
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from bridge.core.checkups import Finding, named, ok, unknown, warning, wrong
 from bridge.core.projects import Project
 from bridge.errors import Forbidden, NotFound, Unavailable
-from bridge.github.app import STATUSES, App
+from bridge.github.app import CHECKS, STATUSES, App
 from bridge.github.calls import Calls, Response, is_repository, kind_of, wait_seconds, words
 
 NO_COMMIT = "bridge-doctor"
@@ -104,6 +104,8 @@ class GitHubDiagnosis:
         for how, posted in (("the App", by_app), ("their own tokens", by_token)):
             if posted:
                 yield ok("github.statuses", f"statuses can be posted by {how} for {named(posted)}")
+        with_app = [project for project in projects if project.name in by_app]
+        yield from self._checks({project.repository or project.name for project in with_app})
         for token in limits.values():
             yield from self._left(token)
 
@@ -119,6 +121,26 @@ class GitHubDiagnosis:
             return "", wrong(check, f"project {name}: {told}", remedy)
         except Unavailable as exc:
             return "", unknown(check, f"project {name}: {exc}", "run this again")
+
+    def _checks(self, repositories: Collection[str]) -> Iterator[Finding]:
+        """By what runs are reported where the App is; what an installation may is the same for all of an owner."""
+        if self._app is None or not repositories:
+            return
+        may, may_not = [], []
+        for owner, one in {name.partition("/")[0]: name for name in sorted(repositories)}.items():
+            try:
+                self._app.token(one, CHECKS)
+            except (NotFound, Forbidden, Unavailable):
+                may_not.append(owner)
+            else:
+                may.append(owner)
+        if may:
+            yield ok("github.checks", f"the App may write check runs for repositories of {named(may)}")
+        if may_not:
+            yield ok(
+                "github.checks",
+                f"the App may not write check runs for repositories of {named(may_not)}: they have statuses",
+            )
 
     def _refusal(self, name: str, repository: str, token: str) -> Finding | None:
         """Why a project's own token cannot post statuses; None if it can."""

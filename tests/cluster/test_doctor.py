@@ -605,6 +605,7 @@ def test_the_app_is_tried_on_each_projects_repository(world, doctor, github, mon
     monkeypatch.setenv("BRIDGE_GITHUB_APP_ID", "7")
     monkeypatch.setenv("BRIDGE_GITHUB_APP_KEY_FILE", str(file))
     until(doctor, "github.statuses", OK, "by the App", PROJECT)
+    until(doctor, "github.checks", OK, "may write check runs")
     with _project(world, "acme/elsewhere", **{"github.token": ""}):
         until(doctor, "github.app", WRONG, "acme/elsewhere", remedy="install the App")
     with _project(world, "acme/suspended", **{"github.token": ""}):

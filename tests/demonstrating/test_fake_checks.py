@@ -5,8 +5,7 @@ import urllib3
 
 from bridge.demonstrating.fake_checks import LONGEST_OUTPUT_BYTES
 from bridge.demonstrating.fake_github import FakeGitHub
-from bridge.github.app import App
-from bridge.github.checks import CHECKS
+from bridge.github.app import CHECKS, App
 from tests.github.apps import APP_ID, REPOSITORY, key_file, key_pair, with_app
 
 SHA = "0123456789abcdef0123456789abcdef01234567"

@@ -11,8 +11,8 @@ from bridge.core.verdicts import Verdict
 from bridge.demonstrating.fake_github import FakeGitHub
 from bridge.errors import StatusNotPosted, StatusPutOff, Unavailable
 from bridge.flows.fencing import NotLeading
-from bridge.github.app import App
-from bridge.github.checks import CHECKS, GITHUB_CHECK, NOT_BY_CHECKS, GitHubChecks
+from bridge.github.app import CHECKS, App
+from bridge.github.checks import GITHUB_CHECK, NOT_BY_CHECKS, GitHubChecks
 from bridge.github.limits import Limits
 from bridge.github.statuses import GITHUB_APP
 from tests.fakes import FakeClock
