@@ -44,13 +44,15 @@
   });
 
   const offline = document.getElementById("offline");
-  const tellOffline = (isOffline) => () => { offline.hidden = !isOffline; };
-  document.addEventListener("htmx:sendError", tellOffline(true));
-  document.addEventListener("htmx:timeout", tellOffline(true));
+  const tellOffline = () => { offline.hidden = false; };
+  document.addEventListener("htmx:sendError", tellOffline);
+  document.addEventListener("htmx:timeout", tellOffline);
   document.addEventListener("htmx:responseError", (event) => {
     // The session has ended: the page itself asks who looks, and comes back.
     if (event.detail.xhr.status === 401) location.reload();
-    else tellOffline(true)();
+    // It was swept away: the page itself says so.
+    else if (event.detail.xhr.status === 404 && event.detail.elt.id === "run") location.reload();
+    else tellOffline();
   });
   document.addEventListener("htmx:afterRequest", (event) => { if (event.detail.successful) offline.hidden = true; });
 
