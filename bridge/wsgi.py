@@ -12,6 +12,7 @@ from bridge.cluster.readiness import Readiness
 from bridge.cluster.tokens import ClusterCallers
 from bridge.flows.commenting import Conversations
 from bridge.flows.freshening import NoApp
+from bridge.local.shared_values import SharedValues
 from bridge.ports import InstallationTokens, Projects
 from bridge.settings import Settings, load
 from bridge.web.app import create_app
@@ -40,6 +41,7 @@ def local_gateway(settings: Settings) -> Gateway:
         settings,
         ports,
         loopback_only=True,
+        values=SharedValues(settings.state).read,
     )
 
 

@@ -16,6 +16,8 @@ from bridge.cluster.api import SECRETS, Api
 from bridge.cluster.runs import RUN_FIELDS, SecretRuns
 from bridge.cluster.watching import Cache
 from bridge.core.concurrency import Member, group_of, member_of
+from bridge.core.metrics import waits
+from bridge.core.obligations import final_due, pending_since
 from bridge.core.runs import REPEAT_SECONDS, Run
 
 
@@ -25,6 +27,10 @@ class _Known:
     pipeline: str
     closed: float | None
     """None: it is open."""
+    pending_since: float | None = None
+    """Of an open one: since when it has had no final status."""
+    final_due: float | None = None
+    """When it should have one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,11 @@ class RunIndex:
         with self._groups_lock:
             group = self._groups.get(_key(run))
             return None if group is None else group.newest
+
+    def waits(self, *, now: float) -> dict[str, float]:
+        """For how long runs have been without a final status (core.metrics)."""
+        known = (one for one in self.cache.all().values() if isinstance(one, _Known))
+        return waits(((one.pending_since, one.final_due) for one in known), now=now)
 
     def is_closed(self, run: str) -> bool:
         """Whether this run is known to be closed, so that what happens to what is left of it matters to nobody."""
@@ -165,7 +176,7 @@ class RunIndex:
         self._join(run)
         if run.closed is None or run.applicable_act is not None:
             self._wake(run.id)
-            return _Known(run.accepted, pipeline, None)
+            return _Known(run.accepted, pipeline, None, pending_since(run), final_due(run))
         return _Known(run.accepted, pipeline, run.closed)
 
 

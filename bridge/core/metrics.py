@@ -1,6 +1,6 @@
 """What the metrics of bridge's processes are called and mean: one table for /metrics, the docs and the alerts."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 Value = float | Mapping[str, float]
@@ -49,3 +49,12 @@ def is_counter(name: str) -> bool:
 def described(name: str) -> Metric:
     """What is known of a metric; one that is in no table is described by its name."""
     return METRICS.get(name) or Metric(f"{name.removeprefix('bridge_').replace('_', ' ').capitalize()}.")
+
+
+def waits(runs: Iterable[tuple[float | None, float | None]], *, now: float) -> dict[str, float]:
+    """How long runs have been without a final status, of `obligations.pending_since` and `final_due` of each."""
+    pending, overdue = 0.0, 0.0
+    for since, due in runs:
+        pending = max(pending, now - since) if since is not None else pending
+        overdue = max(overdue, now - due) if due is not None else overdue
+    return {"bridge_oldest_pending_seconds": pending, "bridge_overdue_seconds": overdue}

@@ -53,7 +53,7 @@ def create_app(gateway: Gateway) -> Flask:
     app.jinja_options = {**app.jinja_options, "undefined": StrictUndefined, "finalize": shown, **_NO_EMPTY_LINES}
     gateway.install(app.extensions)
     Forwarding(gateway.fallback_url).install(app)
-    Metrics().install(app)
+    Metrics(gateway.values).install(app)
     Guesses().install(app)
     install_errors(app)
     app.before_request(_begin)

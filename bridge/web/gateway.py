@@ -1,6 +1,6 @@
 """What the gateway works with: ports and settings, handed to `create_app` and found again by each request."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
@@ -8,6 +8,7 @@ from typing import cast
 
 from flask import current_app
 
+from bridge.core.metrics import Value
 from bridge.flows.commenting import Conversations
 from bridge.ports import Builds, Callers, Clock, InstallationTokens, Pipelines, Projects, Runs
 
@@ -65,6 +66,8 @@ class Gateway:
 
     fallback_url: str = ""
     """Where deliveries of projects that no pipeline is for are passed on to, unchanged; empty: nowhere."""
+    values: Callable[[], Mapping[str, Value]] = dict
+    """More metrics, by the names of core.metrics: those of a controller that has no /metrics of its own."""
     ready: Callable[[], str] | None = None
     """Why deliveries had better not come now, empty if they may; asked often. None: the ports are asked."""
     patience: Callable[[], AbstractContextManager[None]] = nullcontext

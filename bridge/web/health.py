@@ -1,13 +1,17 @@
 """Whether the gateway lives and can store, and what it has counted."""
 
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
 import structlog
 from flask import Blueprint, Flask, Response, current_app, jsonify
 from flask.typing import ResponseReturnValue
-from prometheus_client import CollectorRegistry, Counter, Histogram, exposition, multiprocess, values
+from prometheus_client import CollectorRegistry, Counter, Histogram, exposition, multiprocess
+from prometheus_client import values as prometheus_values
 
+from bridge.core.metrics import Value
 from bridge.ports import RunFilter
+from bridge.web.families import Families
 from bridge.web.gateway import gateway
 
 health = Blueprint("health", __name__)
@@ -22,9 +26,13 @@ class Metrics:
 
     Under gunicorn with several workers they live in files that prometheus_client shares between processes
     (gunicorn_settings.py), so that whichever worker is asked answers for all.
+
+    Args:
+        values: of other parts of bridge, by the names of core.metrics; asked at each scrape.
+
     """
 
-    def __init__(self) -> None:
+    def __init__(self, values: Callable[[], Mapping[str, Value]] = dict) -> None:
         self._registry = CollectorRegistry()
         self._events = Counter(
             "bridge_events",
@@ -35,9 +43,10 @@ class Metrics:
         self._seconds = Histogram(
             "bridge_event_seconds", "From the request to its answer.", ("route",), registry=self._registry
         )
-        if getattr(values.ValueClass, "_multiprocess", False):
+        if getattr(prometheus_values.ValueClass, "_multiprocess", False):
             self._registry = CollectorRegistry()
             multiprocess.MultiProcessCollector(self._registry)  # type: ignore[no-untyped-call]
+        self._registry.register(Families(values))
 
     def count(self, *, route: str, answer: str, seconds: float) -> None:
         """One delivery was answered."""

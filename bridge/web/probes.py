@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import CollectorRegistry, exposition
-from prometheus_client.core import GaugeMetricFamily
 
+from bridge.core.metrics import Value
 from bridge.errors import BadSettings
+from bridge.web.families import Families
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -28,16 +29,16 @@ class Probes:
         port: 0 takes a free one; `port` says which. Raises BadSettings if it cannot be had.
         alive: whether the process still does its work; else it is to be restarted.
         ready: whether it can do its work now.
-        values: the metrics, gauges by name; asked at each scrape.
+        values: the metrics by their names (core.metrics); asked at each scrape.
 
     """
 
     def __init__(
-        self, host: str, port: int, *, alive: _Check, ready: _Check, values: Callable[[], Mapping[str, float]]
+        self, host: str, port: int, *, alive: _Check, ready: _Check, values: Callable[[], Mapping[str, Value]]
     ) -> None:
         self._checks = {"/healthz": alive, "/readyz": ready}
         self._registry = CollectorRegistry()
-        self._registry.register(_Gauges(values))
+        self._registry.register(Families(values))
         try:
             self._server = make_server(host, port, self._answer, _Server, _Handler)
         except OSError as exc:
@@ -75,15 +76,6 @@ def _respond(
 ) -> Iterable[bytes]:
     start(f"{status.value} {status.phrase}", [("Content-Type", kind), ("Content-Length", str(len(body)))])
     return [body]
-
-
-class _Gauges:
-    def __init__(self, values: Callable[[], Mapping[str, float]]) -> None:
-        self._values = values
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        for name, value in self._values().items():
-            yield GaugeMetricFamily(name, name.replace("_", " "), value=value)
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -15,6 +15,7 @@ from bridge.cluster.leases import MARGIN_SECONDS, Lease
 from bridge.cluster.run_index import RunIndex
 from bridge.cluster.strays import WatchedStrays
 from bridge.cluster.watching import Change, Watching
+from bridge.core.metrics import Value
 from bridge.core.names import RUN_LABEL
 from bridge.flows.controlling import Controlling
 from bridge.flows.fencing import fenced, fenced_calls
@@ -124,11 +125,13 @@ class Controller:
         """Empty once it knows everything there is, so that it could lead."""
         return "" if self._synced() else "the first lists of records, projects and pipelines are not done"
 
-    def values(self) -> dict[str, float]:
-        """For the metrics."""
+    def values(self) -> dict[str, Value]:
+        """For the metrics. Nobody is asked for them."""
         return {
             "bridge_leading": float(self.lease.held()),
             "bridge_open_runs": float(len(self.index.open())),
+            **self.index.waits(now=self.ports.clock.now()),
+            **self.flow.counting.values(),
             "bridge_looks_total": float(self.loop.looks),
             "bridge_broken_records": float(len(self.index.broken())),
             "bridge_broken_pipelines": float(len(self.ports.pipelines.broken())),
@@ -224,7 +227,7 @@ def controller_of(
 
 def _reports(settings: Settings, ports: ClusterPorts, leads: Callable[[], bool]) -> Reports:
     """Where the reports of a cluster's runs go."""
-    otherwise = cluster_reports(settings, ports.projects)
+    otherwise = cluster_reports(settings, ports.projects, leads=leads)
     return checks_or(otherwise, settings, ports.projects, ports.builds, leads=leads)
 
 

@@ -1,6 +1,7 @@
 """Where commit statuses go, and the GitHub App. Apart from the other ports: GitHub's client is slow to import."""
 
 import contextlib
+from collections.abc import Callable
 
 from bridge.clocks import SystemClock
 from bridge.core.runs import Report, Run
@@ -46,18 +47,23 @@ class Unposted:
         return RECORD
 
 
-def cluster_reports(settings: Settings, projects: Projects) -> Reports:
-    """Where the statuses of a cluster's runs go."""
-    return StatusesOr(statuses(settings, projects), Unposted())
+def cluster_reports(
+    settings: Settings, projects: Projects, *, leads: Callable[[], bool] = lambda: True
+) -> Reports:
+    """Where the statuses of a cluster's runs go. `leads` is asked right before each write."""
+    return StatusesOr(statuses(settings, projects, leads=leads), Unposted())
 
 
-def statuses(settings: Settings, projects: Projects) -> GitHubStatuses:
+def statuses(
+    settings: Settings, projects: Projects, *, leads: Callable[[], bool] = lambda: True
+) -> GitHubStatuses:
     """GitHub, as our App where it is installed, else with the token of each run's project."""
     return GitHubStatuses(
         lambda name: token_of(projects, name),
         app=github_app(settings),
         base_url=settings.github_api_url,
         repository_of=lambda name: repository_of(projects, name),
+        leads=leads,
     )
 
 

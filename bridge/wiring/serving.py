@@ -19,12 +19,15 @@ from http import HTTPStatus
 from pathlib import Path
 
 from bridge.core.events import Event, Ignored
+from bridge.core.metrics import Value, waits
 from bridge.core.names import project_id
+from bridge.core.obligations import final_due, pending_since
 from bridge.core.projects import Project
 from bridge.errors import BadSettings, BridgeError, Misconfigured
 from bridge.flows.accepting import Accepted, accept
 from bridge.flows.controlling import Controlling
 from bridge.flows.reconciling import Reconciling
+from bridge.flows.sweeping import Sweeping
 from bridge.local.board import Board
 from bridge.local.containers import ENGINES, working_engine
 from bridge.local.emissions import Emissions
@@ -32,6 +35,8 @@ from bridge.local.engine import LocalEngine
 from bridge.local.node import find_node
 from bridge.local.processes import dies_with_parent
 from bridge.local.projects import FolderProjects
+from bridge.local.shared_values import EVERY_SECONDS, SharedValues
+from bridge.ports import RunFilter
 from bridge.rendering import render
 from bridge.settings import PREFIX, Settings
 from bridge.web.logs import log_as_json
@@ -196,13 +201,15 @@ class _Server:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda _number, _frame: self._stop.set())
         controller = Controlling(self._flow, poll_seconds=self._settings.poll_seconds)
+        sweeps = sweeping(self._settings, FolderProjects(self._settings.projects), self._flow.clock)
         threads = [
             threading.Thread(target=self._part, args=(name, run), name=name)
             for name, run in (
                 ("engine", self._engine.run_forever),
                 ("controller", controller.run_forever),
                 ("emissions", self._emissions().run_forever),
-                *self._sweeps(),
+                ("metrics", _Numbers(self._settings, self._flow, controller, sweeps).run_forever),
+                *([("sweeps", sweeps.run_forever)] if sweeps else []),
             )
         ]
         for thread in threads:
@@ -220,10 +227,6 @@ class _Server:
         for reason in self._failed:
             _say(reason)
         return 1 if self._failed else 0
-
-    def _sweeps(self) -> list[tuple[str, Callable[[threading.Event], None]]]:
-        found = sweeping(self._settings, FolderProjects(self._settings.projects), self._flow.clock)
-        return [("sweeps", found.run_forever)] if found else []
 
     def _emissions(self) -> Emissions:
         flow = self._flow
@@ -264,6 +267,39 @@ class _Server:
         arguments = gunicorn_arguments(self._settings, bind=f"fd://{descriptor}", app=self._gateway)
         argv = [sys.executable, *arguments]
         return subprocess.Popen(argv, env=environment, pass_fds=(descriptor,), preexec_fn=dies_with_parent())  # noqa: PLW1509
+
+
+class _Numbers:
+    """The controller's numbers, handed to the gateway's /metrics every few seconds."""
+
+    def __init__(
+        self, settings: Settings, flow: Reconciling, controller: Controlling, sweeps: Sweeping | None
+    ) -> None:
+        self._shared = SharedValues(settings.state)
+        self._projects = FolderProjects(settings.projects)
+        self._flow = flow
+        self._controller = controller
+        self._sweeps = sweeps
+
+    def run_forever(self, stop: threading.Event) -> None:
+        """Write them until `stop`; while the database does not answer the last ones stay, until they are stale."""
+        while not stop.is_set():
+            with contextlib.suppress(BridgeError, OSError):
+                self._shared.write(self._values())
+            stop.wait(EVERY_SECONDS)
+
+    def _values(self) -> dict[str, Value]:
+        open_runs = self._flow.runs.list(RunFilter(open_only=True))
+        now = self._flow.clock.now()
+        return {
+            "bridge_leading": 1.0,
+            "bridge_open_runs": float(len(open_runs)),
+            **waits(((pending_since(run), final_due(run)) for run in open_runs), now=now),
+            **self._flow.counting.values(),
+            "bridge_looks_total": float(self._controller.looks),
+            "bridge_broken_projects": float(len(self._projects.broken())),
+            **(self._sweeps.values() if self._sweeps else {}),
+        }
 
 
 def _gateway_environment(settings: Settings, url: str) -> Mapping[str, str]:
