@@ -12,7 +12,8 @@ MOST_STEPS = 150
 """With more a picture tells nothing, and a list is better."""
 
 BOX_HEIGHT = 54
-_NARROWEST, _WIDEST = 132, 268
+_NARROWEST, _WIDEST = 184, 268
+"""The narrowest has room for `succeeded · 59 min 59 s` in the broad fonts that some machines have."""
 _CHARACTER_WIDTH = 8
 _BESIDE_NAME = 46
 """The room in a box that its name does not get: the sign of its state, and space."""

@@ -95,8 +95,20 @@ class Eyes:
     def scrolls_sideways(self):
         return self.page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
 
+    def words_outside(self):
+        """The words of a picture that do not fit into their box."""
+        return self.page.evaluate(
+            """[...document.querySelectorAll("svg .box")].flatMap((box) => {
+              const frame = box.querySelector("rect").getBoundingClientRect();
+              return [...box.querySelectorAll("text")]
+                .filter((text) => text.getBoundingClientRect().right > frame.right - 4)
+                .map((text) => text.textContent);
+            })"""
+        )
+
     def keep(self, name):
-        """A picture of this page in the folder of BRIDGE_SCREENSHOTS, if somebody named one."""
+        """Pictures of this page, as it is on the screen and whole, in the folder of BRIDGE_SCREENSHOTS if there is one."""
         if folder := os.environ.get("BRIDGE_SCREENSHOTS"):
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
+            self.page.screenshot(path=Path(folder) / f"{name}.png")
+            self.page.screenshot(path=Path(folder) / f"{name}-whole.png", full_page=True)

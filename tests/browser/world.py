@@ -21,7 +21,7 @@ READ_TOKEN, ACT_TOKEN = "grace-may-read", "ada-may-act"
 PATIENCE_SECONDS = 120
 PIPELINE = """
 projects: acme/widgets
-on: push
+on: [push, pull_request]
 steps:
   - name: lint
   - name: build
@@ -76,18 +76,35 @@ class World:
     def unsay(self, name: str) -> None:
         (self.folder / "said" / name).unlink(missing_ok=True)
 
-    def push(self, commit: str, *, branch: str) -> str:
+    def push(self, commit: str, *, branch: str, sender: str = "ada") -> str:
         """Push a commit; answers the run's id."""
-        payload = {
-            "ref": f"refs/heads/{branch}",
-            "after": commit,
-            "deleted": False,
-            "head_commit": {"id": commit},
-            "repository": {"full_name": "acme/widgets"},
-            "sender": {"login": "ada"},
+        return self._deliver(
+            "push",
+            {
+                "ref": f"refs/heads/{branch}",
+                "after": commit,
+                "deleted": False,
+                "head_commit": {"id": commit},
+                "sender": {"login": sender},
+            },
+        )
+
+    def propose(self, commit: str, *, number: int, title: str, sender: str) -> str:
+        """Open a pull request of a branch of the project itself; answers the run's id."""
+        ours = {"full_name": "acme/widgets"}
+        pull_request = {
+            "number": number,
+            "title": title,
+            "author_association": "MEMBER",
+            "head": {"sha": commit, "ref": "change", "repo": ours},
+            "base": {"sha": "0" * 40, "ref": "main", "repo": ours},
         }
-        body = json.dumps(payload).encode()
-        status, answer = send(f"{self.url}/events/github", "push", body, secret=SECRET, delivery=str(uuid.uuid4()))
+        told = {"action": "opened", "number": number, "pull_request": pull_request, "sender": {"login": sender}}
+        return self._deliver("pull_request", told)
+
+    def _deliver(self, event: str, payload: dict) -> str:
+        body = json.dumps({**payload, "repository": {"full_name": "acme/widgets"}}).encode()
+        status, answer = send(f"{self.url}/events/github", event, body, secret=SECRET, delivery=str(uuid.uuid4()))
         assert status == 202, answer
         return answer["runs"][0]["id"]
 
@@ -118,7 +135,7 @@ class World:
 
 @contextmanager
 def built(folder: Path) -> Iterator[World]:
-    """The world, with two runs that have ended: one succeeded, one failed."""
+    """The world, with runs that have ended."""
     project, said = folder / "projects" / "widgets", folder / "said"
     said.mkdir()
     (project / "pipelines").mkdir(parents=True)
@@ -139,10 +156,11 @@ def built(folder: Path) -> Iterator[World]:
             world.say(name)
         try:
             server.start()
-            world.succeeded = world.push("a" * 40, branch="corners")
-            world.failed = world.push("f" * 40, branch="round")
-            world.closed(world.succeeded)
-            world.closed(world.failed)
+            world.succeeded = world.push("4c1d05e9" * 5, branch="main", sender="grace")
+            more = world.propose("a3f7b210" * 5, number=41, title="Widgets have corners", sender="grace")
+            world.failed = world.propose("f02b9c6d" * 5, number=42, title="Widgets are round again", sender="ada")
+            for run in (world.succeeded, more, world.failed):
+                world.closed(run)
             yield world
         finally:
             server.stop()

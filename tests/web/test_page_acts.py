@@ -44,6 +44,14 @@ def test_a_button_asks_for_its_act_and_leads_back_to_the_run(kind):
     assert acts(world) == [(Kind(kind), 1, (), "this machine", "page")]
 
 
+def test_what_is_held_is_approved():
+    world = a_world_of_one()
+    run = world.runs.records["push-r1"]
+    world.runs.records["push-r1"] = replace(run, state=replace(run.state, attempts=(), held="from a fork"))
+    assert press(world, "/runs/push-r1/approve", follows="0").status_code == 303
+    assert acts(world) == [(Kind.APPROVE, 0, (), "this machine", "page")]
+
+
 def test_one_step_is_retried_alone():
     world = a_world_of_one()
     assert press(world, "/runs/push-r1/steps/build/retry").status_code == 303
