@@ -53,6 +53,10 @@ bench: .venv/.ok ## side-by-side measurements (WHAT=accept|step|reconcile for on
 	@$(V)/python -m tests.cluster build >/dev/null
 	@$(V)/python -m bench $(WHAT)
 
+chaos: .venv/.ok ## N runs (200) of real processes on a real API server, each with a fault; none may be lost or doubled
+	@$(V)/python -m tests.cluster build >/dev/null
+	BRIDGE_CHAOS_RUNS=$(or $(N),200) $(PYTEST) -s tests/cluster/test_chaos.py
+
 cluster-up: .venv/.ok ## a real API server on this machine, built once (5 minutes), that runs until cluster-down
 	@$(V)/python -m tests.cluster up
 
@@ -98,5 +102,5 @@ clean: ## remove what was built and cached here
 	@$(V)/python -c 'from bridge.local.node import find_node; find_node()' 2>/dev/null || { echo 'bootstrap: no Node on the PATH that is new enough, taking the one from PyPI'; $(SYNC) -r requirements-node.lock; }
 	@touch $@
 
-.PHONY: help demo bench test test-local test-cluster test-node test-browser test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
+.PHONY: help demo bench chaos test test-local test-cluster test-node test-browser test-js cluster-up cluster-down node-up node-down check format render lock bootstrap clean
 .DEFAULT_GOAL := help

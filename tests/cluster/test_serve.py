@@ -52,11 +52,11 @@ def status(url):
     return None
 
 
-def push(url, delivery, *, project=PROJECT, secret="s"):
+def push(url, delivery, *, project=PROJECT, secret="s", branch="main"):
     commit = hashlib.sha1(delivery.encode(), usedforsecurity=False).hexdigest()
     body = json.dumps(
         {
-            "ref": "refs/heads/main",
+            "ref": f"refs/heads/{branch}",
             "after": commit,
             "deleted": False,
             "head_commit": {"id": commit},
