@@ -303,6 +303,6 @@ def test_a_theme_that_somebody_chose_stays(eyes):
 
 def test_the_badge_is_a_picture_on_the_page_of_its_project(world, eyes):
     eyes.goto("/projects/acme/widgets")
-    badge = eyes.page.get_by_role("img", name="Badge of push")
+    badge = eyes.page.get_by_role("img", name="Badge of checks")
     expect(badge).to_be_visible()
     assert badge.evaluate("(image) => image.decode().then(() => image.naturalWidth)") > 50

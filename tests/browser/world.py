@@ -43,6 +43,7 @@ events.on("lint", () => console.log("lint: 42 files, no complaint"));
 events.on("build", (e) => console.log("compiling\\ncompiled " + e.revision.commit));
 events.on("docs", () => console.log("docs: 7 pages"));
 events.on("package", () => console.log("packed"));
+events.on("build_failed", (e) => console.log("told everybody: " + JSON.parse(e.payload).bridge.verdict));
 events.on("test", async (e) => {
   for (let line = 1; !said("enough"); line++) {
     if (said("line-" + line)) console.log("test " + line + " ok");
@@ -142,7 +143,7 @@ def built(folder: Path) -> Iterator[World]:
     (project / "brigade.js").write_text(SCRIPT.replace("SAID", json.dumps(str(said))))
     told = {"name": "acme/widgets", "sharedSecret": SECRET, "github": {"token": GITHUB_TOKEN}}
     (project / "project.yaml").write_text(json.dumps(told))
-    (project / "pipelines" / "push.yaml").write_text(PIPELINE)
+    (project / "pipelines" / "checks.yaml").write_text(PIPELINE)
     argv = [sys.executable, "-m", "bridge.cli", "local", str(folder / "projects"), "--jobs", "host", "--port", "0"]
     with FakeGitHub(tokens=[GITHUB_TOKEN]) as github:
         environment = {
