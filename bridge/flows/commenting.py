@@ -142,7 +142,7 @@ def obey(asking: Asking, conversations: Conversations, *, runs: Runs, clock: Clo
 
 def request_of(asking: Asking, command: Command) -> str:
     """The request id of a command's act: the same for every repeat of the delivery."""
-    return f"{_prefix(asking)}{command.kind.value}{f'/{command.step}' if command.step else ''}"
+    return f"{_prefix(asking)}{command.kind.value}{''.join(f'/{step}' for step in command.steps)}"
 
 
 _MAY_NOT = "only people who may write to this repository can ask for that"
@@ -239,7 +239,7 @@ def _act(command: Command, run: Run, meant: _Meant, runs: Runs, *, now: float) -
             source=SOURCE,
             now=now,
             follows=follows,
-            only=(command.step,) if command.step else (),
+            only=command.steps,
         )
     except (Conflict, NotFound) as error:
         # There is no such step, or the run was forgotten meanwhile.

@@ -209,6 +209,14 @@ def test_one_pipeline_and_one_step_can_be_named(place):
     assert place.acts(checks) == []
 
 
+def test_several_steps_are_retried_in_one_attempt(place):
+    checks, _docs = place.pushed()
+    place.end(checks)
+    _answer, reactions, _said = place.says("/retry checks/lint\n/retry checks/build")
+    assert reactions == ("+1",)
+    assert place.acts(checks) == [(Kind.RETRY, 1, "mona", "comment", ("lint", "build"))]
+
+
 def test_what_is_not_there_is_answered_with_what_is(place):
     checks, _docs = place.pushed()
     place.end(checks)

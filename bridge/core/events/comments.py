@@ -4,9 +4,10 @@
 """
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from bridge.core.events import github_payloads as payloads
 from bridge.core.events import json_bodies
@@ -18,6 +19,8 @@ MARK = "<!-- brigade-argo-bridge"
 """Begins what bridge itself writes into its comments, unseen by people."""
 MOST_COMMANDS = 10
 """In one comment."""
+LONGEST_TEXT = 200
+"""Of what is shown of a command."""
 
 _CREATED = "created"
 _BOT = "Bot"
@@ -44,11 +47,11 @@ class Command:
 
     kind: Kind
     text: str
-    """As it was written, at most 100 characters."""
+    """As it was written, at most LONGEST_TEXT characters."""
     pipeline: str = ""
     """Of runs of this pipeline alone."""
-    step: str = ""
-    """This step of it alone."""
+    steps: tuple[str, ...] = ()
+    """These steps of it alone; empty: all that did not succeed."""
     sha: str = ""
     """What is approved: a commit's digits in small letters, at least 7; empty: the head."""
     problem: str = ""
@@ -63,7 +66,7 @@ class Word:
     kind: Kind
     argument: str
     """What may follow it, as people read it; empty: nothing."""
-    read: Callable[[str], dict[str, str] | None]
+    read: Callable[[str], dict[str, Any] | None]
     """Fields of the Command that an argument means; None: it means nothing."""
     meaning: str
     """For docs/comments.md and answers."""
@@ -92,18 +95,18 @@ class Asking:
     """At least one, none twice."""
 
 
-def _nothing(argument: str) -> dict[str, str] | None:
+def _nothing(argument: str) -> dict[str, Any] | None:
     return None if argument else {}
 
 
-def _target(argument: str) -> dict[str, str] | None:
+def _target(argument: str) -> dict[str, Any] | None:
     found = _TARGET.fullmatch(argument)
     if found is None:
         return None if argument else {}
-    return {"pipeline": found["pipeline"], "step": found["step"] or ""}
+    return {"pipeline": found["pipeline"], "steps": (found["step"],) if found["step"] else ()}
 
 
-def _sha(argument: str) -> dict[str, str] | None:
+def _sha(argument: str) -> dict[str, Any] | None:
     if not argument:
         return {}
     return {"sha": argument.lower()} if _SHA.fullmatch(argument) else None
@@ -130,14 +133,15 @@ COMMANDS: tuple[Word, ...] = (
 
 
 def commands_of(body: str) -> tuple[Command, ...]:
-    """The commands in a comment's text: each alone on a line, in their order, none twice.
+    """The commands in a comment's text: each alone on a line, in their order, none twice. Several steps of a
+    pipeline that are to be retried are one command, since they are one attempt.
 
     Lines in code blocks, quotes, HTML comments and preformatted text are no commands; neither are other lines that
     begin with a slash. What begins as a command and cannot be understood is one with a `problem`.
     """
     found = dict.fromkeys(filter(None, map(_command, _plain_lines(body))))
     if len(found) <= MOST_COMMANDS:
-        return tuple(found)
+        return _merged(found)
     first = next(iter(found))
     return (Command(first.kind, first.text, problem=f"more than {MOST_COMMANDS} commands are in one comment"),)
 
@@ -187,11 +191,22 @@ def _command(line: str) -> Command | None:
     word = next((one for one in COMMANDS if found and one.word == found[1].lower()), None)
     if found is None or word is None:
         return None
-    text = line.strip(" \t")[:100]
+    text = line.strip(" \t")[:LONGEST_TEXT]
     fields = word.read((found[2] or "").strip(" \t"))
     if fields is None:
         return Command(word.kind, text, problem=f"write {word.usage}, alone on its line")
     return Command(word.kind, text, **fields)
+
+
+def _merged(commands: Iterable[Command]) -> tuple[Command, ...]:
+    found: dict[tuple[str, ...], Command] = {}
+    for command in commands:
+        key = (command.kind, command.pipeline) if command.steps else (command.kind, command.pipeline, command.text)
+        known = found.setdefault(key, command)
+        if known is not command:
+            text = f"{known.text}, {command.text}"[:LONGEST_TEXT]
+            found[key] = replace(known, text=text, steps=(*known.steps, *command.steps))
+    return tuple(found.values())
 
 
 def _plain_lines(body: str) -> list[str]:

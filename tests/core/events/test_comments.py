@@ -25,7 +25,7 @@ def texts(body):
     [
         ("/retry", Command(Kind.RETRY, "/retry")),
         ("/retry checks", Command(Kind.RETRY, "/retry checks", pipeline="checks")),
-        ("/retry checks/unit-tests", Command(Kind.RETRY, "/retry checks/unit-tests", pipeline="checks", step="unit-tests")),
+        ("/retry checks/unit-tests", Command(Kind.RETRY, "/retry checks/unit-tests", pipeline="checks", steps=("unit-tests",))),
         ("/rerun", Command(Kind.RERUN, "/rerun")),
         ("/cancel", Command(Kind.CANCEL, "/cancel")),
         ("/ok-to-test", Command(Kind.APPROVE, "/ok-to-test")),
@@ -128,6 +128,14 @@ def test_commands_come_in_their_order_and_none_twice():
     assert texts("/cancel\n/retry a\n/retry\n/cancel\n/retry a") == ["/cancel", "/retry a", "/retry"]
 
 
+def test_several_steps_of_a_pipeline_are_one_command_as_they_are_one_attempt():
+    of_checks, of_docs, all_of_checks = commands_of(
+        "/retry checks/a\n/retry docs/a\n/retry checks/b\n/retry checks"
+    )
+    assert (of_checks.steps, of_checks.text) == (("a", "b"), "/retry checks/a, /retry checks/b")
+    assert (of_docs.steps, all_of_checks.steps) == (("a",), ())
+
+
 def test_too_many_commands_are_none():
     (command,) = commands_of("\n".join(f"/retry p{n}" for n in range(11)))
     assert "more than 10" in command.problem
@@ -136,8 +144,9 @@ def test_too_many_commands_are_none():
 
 @given(st.text(st.sampled_from("/retry`~<!->\n\r \t1.\x0b\u2028"), max_size=80))
 def test_whatever_is_written_is_read(body):
+    lines = {line.strip(" \t") for line in body.replace("\r", "\n").split("\n")}
     for command in commands_of(body):
-        assert any(line.strip(" \t") == command.text for line in body.replace("\r", "\n").split("\n"))
+        assert set(command.text.split(", ")) <= lines
 
 
 def test_a_long_line_of_backticks_takes_no_time():
