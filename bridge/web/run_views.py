@@ -68,11 +68,7 @@ class RunView:
 
 def run_view(run: Run, builds: Sequence[Build], *, pipelines: Pipelines, logs: Builds, now: float) -> RunView:
     """What there is to see of `run`. `builds` are all of the run's, `logs` is where their logs are read."""
-    told = run_details(run, builds)
-    pipeline = _pipeline(pipelines, run.pipeline)
-    if not told["steps"] and pipeline is not None:
-        told["steps"] = [_not_begun(step.name) for step in pipeline.steps]
-    needs = _needs(pipeline, [step["name"] for step in told["steps"]])
+    told, needs = _told(run, builds, pipelines)
     newest = _newest(builds)
     return RunView(
         told=told,
@@ -98,11 +94,7 @@ def _look_again(run: Run, told: Json) -> int:
 
 def seen_of_run(run: Run, builds: Sequence[Build], *, pipelines: Pipelines) -> str:
     """`RunView.seen`, without the logs being read."""
-    told = run_details(run, builds)
-    pipeline = _pipeline(pipelines, run.pipeline)
-    if not told["steps"] and pipeline is not None:
-        told["steps"] = [_not_begun(step.name) for step in pipeline.steps]
-    return seen_of(told, _needs(pipeline, [step["name"] for step in told["steps"]]))
+    return seen_of(*_told(run, builds, pipelines))
 
 
 def acts_of(run: Run, builds: Sequence[Build]) -> tuple[str, ...]:
@@ -118,11 +110,20 @@ def acts_of(run: Run, builds: Sequence[Build]) -> tuple[str, ...]:
     return ("rerun",) if attempt.verdict is Verdict.SUCCEEDED else ("retry", "rerun")
 
 
+def _told(run: Run, builds: Sequence[Build], pipelines: Pipelines) -> tuple[Json, _Needs | None]:
+    """The run's representation, with the steps that will be if none is yet; and what they need, if it is known."""
+    told = run_details(run, builds)
+    pipeline = _pipeline(pipelines, run.pipeline)
+    if not told["steps"] and pipeline is not None:
+        told["steps"] = [_not_begun(step.name) for step in pipeline.steps]
+    return told, _needs(pipeline, [step["name"] for step in told["steps"]])
+
+
 def _pipeline(pipelines: Pipelines, name: str) -> Pipeline | None:
+    """None if it is gone, or broken, or nobody can be asked: the run is shown as well as it can be."""
     try:
         return pipelines.read(name)
     except BridgeError:
-        # It is gone, or broken, or nobody can be asked: the run is shown as well as it can be.
         return None
 
 
