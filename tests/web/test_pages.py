@@ -410,7 +410,7 @@ def test_a_list_that_cannot_be_asked_for_says_what_to_write(query):
     assert query.partition("=")[0] in page.one("main").words
 
 
-def test_ten_thousand_runs_are_shown_in_pages_of_fifty():
+def test_many_runs_are_shown_in_pages_of_fifty():
     world = a_world()
     for n in range(120):
         world.runs.add(some_run(f"r{n:03}", accepted=float(n)))
