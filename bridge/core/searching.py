@@ -16,7 +16,7 @@ def search_text(run_id: str, pipeline: str, event: Event) -> str:
         event.branch,
         event.tag,
         "" if event.pull_request is None else f"#{event.pull_request}",
-        event.short_title,
+        event.long_title or event.short_title,
         event.sender,
     )
     return storable("\n".join(one for one in shown if one)).casefold()

@@ -127,6 +127,11 @@ def seconds_of(run: Run, now: float) -> float:
     return max(0.0, (run.closed if run.closed is not None else now) - run.accepted)
 
 
+def summary_of(run: Run) -> dict[str, Any]:
+    """A run as a list of a page shows it: as the API's summary, with its whole title."""
+    return {**run_summary(run), "title": run.event.long_title or run.event.short_title}
+
+
 def _row(run: Run) -> dict[str, Any]:
     seconds = None if run.closed is None else seconds_of(run, run.closed)
-    return {**run_summary(run), "seconds": seconds, "since": run.accepted if seconds is None else None}
+    return {**summary_of(run), "seconds": seconds, "since": run.accepted if seconds is None else None}

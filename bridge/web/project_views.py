@@ -7,11 +7,10 @@ from urllib.parse import quote
 
 from bridge.core.pipelines import Pipeline, is_for
 from bridge.core.projects import Project
-from bridge.core.representations import run_summary
 from bridge.core.runs import Run
 from bridge.core.searching import storable
 from bridge.ports import RunFilter, Runs
-from bridge.web.listing import seconds_of
+from bridge.web.listing import seconds_of, summary_of
 
 BARS = 40
 RECENT_RUNS = 10
@@ -84,7 +83,7 @@ def project_rows(projects: Sequence[Project], pipelines: Sequence[Pipeline], run
         newest.setdefault(run.event.project, run)
     counts = {project.name: len(pipelines_of(project, pipelines)) for project in projects}
     return [
-        ProjectRow(name, counts.get(name, 0), run_summary(newest[name]) if name in newest else None)
+        ProjectRow(name, counts.get(name, 0), summary_of(newest[name]) if name in newest else None)
         for name in sorted({*counts, *newest})
     ]
 
@@ -102,7 +101,7 @@ def project_view(name: str, pipelines: Sequence[Pipeline], runs: Runs, *, now: f
     return ProjectView(
         name,
         tuple(_pipeline(name, one, known.get(one), runs, now) for one in (*known, *sorted(others))),
-        tuple({**run_summary(run), "seconds": seconds_of(run, now)} for run in recent[:RECENT_RUNS]),
+        tuple({**summary_of(run), "seconds": seconds_of(run, now)} for run in recent[:RECENT_RUNS]),
     )
 
 
@@ -131,4 +130,4 @@ def _chart(newest_first: Sequence[Run], now: float) -> Chart:
 
 def _bar(run: Run, seconds: float, index: int, longest: float) -> Bar:
     height = max(LEAST_HEIGHT, round(CHART_HEIGHT * seconds / longest)) if longest else LEAST_HEIGHT
-    return Bar(run_summary(run), seconds, index * (BAR_WIDTH + BAR_GAP), CHART_HEIGHT - height, height)
+    return Bar(summary_of(run), seconds, index * (BAR_WIDTH + BAR_GAP), CHART_HEIGHT - height, height)

@@ -198,12 +198,13 @@ def test_the_log_of_what_succeeded_is_folded_and_that_of_what_failed_is_not():
     assert ["open" in pane.attributes for pane in panes] == [False, True]
 
 
-def test_a_run_is_headed_by_the_whole_title_and_a_list_shows_the_short_one():
+def test_a_run_and_its_line_in_a_list_have_the_whole_title_by_which_it_is_found():
     world = a_world()
     world.runs.add(a_running(event=some_event(short_title="PR #7", long_title="PR #7: Widgets turn")))
     assert page_at(world, "/runs/push-r1").one("h1").words == "PR #7: Widgets turn"
     assert world.client.get("/api/v1/runs/push-r1").json["title"] == "PR #7: Widgets turn"
-    assert page_at(world, "/").one("a", href="/runs/push-r1").words == "PR #7"
+    for path in ("/", "/?search=widgets+TURN"):
+        assert page_at(world, path).one("a", href="/runs/push-r1").words == "PR #7: Widgets turn"
 
 
 def test_a_long_log_is_shown_by_its_last_lines():
