@@ -22,6 +22,7 @@ could not be found out, or may not be done::
       StatusNotPosted      the git host did not take a status
         StatusPutOff         nobody was asked: its limits leave no room now
         StatusOverwritten    it was taken, and the context shows another one
+      NotDelivered         an endpoint did not take a notification
 """
 
 
@@ -124,6 +125,24 @@ class StatusNotPosted(BridgeError):
         self.permanent = permanent
         self.retry_after_seconds = retry_after_seconds
         self.unsure = unsure
+
+
+class NotDelivered(BridgeError):
+    """An endpoint did not take a notification, or its answer did not come.
+
+    Args:
+        message: what came back and the next move; nothing of the endpoint's URL or secrets.
+        permanent: this one will never be taken.
+        retry_after_seconds: what the endpoint asked for, if it did.
+
+    """
+
+    def __init__(
+        self, message: str, *, permanent: bool = False, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+        self.retry_after_seconds = retry_after_seconds
 
 
 class StatusPutOff(StatusNotPosted):

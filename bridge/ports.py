@@ -6,12 +6,13 @@ the process may die before, in or after it, and whoever comes next calls it agai
 from the marks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from bridge.core.builds import Build, BuildSpec, Ending, Outcome
 from bridge.core.executions import Execution
+from bridge.core.notifications import Subscriber
 from bridge.core.pipelines import Pipeline
 from bridge.core.projects import Project
 from bridge.core.runs import Phase, Report, Run
@@ -261,6 +262,33 @@ class Reports(Protocol):
         """Deliver a status; answers who took it (`github`, `board`). Repeating it is harmless.
 
         Raises StatusNotPosted.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Message:
+    """One notification as it is sent."""
+
+    id: str
+    """By which a receiver knows a repeat."""
+    body: bytes = field(repr=False)
+    """A CloudEvent in the JSON format."""
+
+
+class Outbound(Protocol):
+    """The endpoints that are told of what happens to runs; all of them from configuration."""
+
+    @property
+    def subscribers(self) -> Sequence[Subscriber]:
+        """They, as far as it matters what they are told."""
+        ...
+
+    @writes
+    def send(self, endpoint: str, message: Message) -> None:
+        """Tell an endpoint. Repeating it is harmless: the receiver knows the id.
+
+        Raises NotDelivered, also when it may have taken it.
         """
         ...
 

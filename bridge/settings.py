@@ -129,6 +129,12 @@ class Settings(BaseSettings):
     retention_runs: int = Field(
         0, ge=0, description="Cluster: so many closed runs of a pipeline are kept, once 7 days old; 0: no bound."
     )
+    notify_file: Path | None = Field(
+        None, description="The file with the endpoints of notifications (docs/notifications.md); else none."
+    )
+    notify_days: float = Field(
+        3, gt=0, le=7, description="What an endpoint has not taken after so many days is given up."
+    )
     web_workers: int = Field(2, ge=1, le=64, description="gunicorn's worker processes.")
     web_threads: int = Field(8, ge=1, le=128, description="gunicorn's threads in each worker.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")

@@ -207,6 +207,10 @@ class FakeRuns(Fake):
             self.records.pop(run_id, None)
             self.payloads.pop(run_id, None)
 
+    def owing(self):
+        with self._lock:
+            return [run.id for run in self.records.values() if run.owes_notifications]
+
     def add(self, run: Run, payload: bytes = b"{}") -> Run:
         """Store `run` without any failure that was asked for; answers it as stored."""
         return type(self).create.__wrapped__(self, run, payload).run

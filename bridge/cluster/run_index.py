@@ -27,6 +27,8 @@ class _Known:
     pipeline: str
     closed: float | None
     """None: it is open."""
+    owes: bool = False
+    """It is closed, and endpoints wait to be told."""
     pending_since: float | None = None
     """Of an open one: since when it has had no final status."""
     final_due: float | None = None
@@ -90,6 +92,11 @@ class RunIndex:
             if isinstance(known, _Known) and known.closed is None
         ]
         return [run for _accepted, run in sorted(found)]
+
+    def owing(self) -> list[str]:
+        """The closed runs of which endpoints wait to be told (flows.notifying.Owing)."""
+        found = self.cache.all().items()
+        return sorted(run for run, known in found if isinstance(known, _Known) and known.owes)
 
     def newest(self, run: Run) -> Member | None:
         """See Groups."""
@@ -177,7 +184,7 @@ class RunIndex:
         if run.closed is None or run.applicable_act is not None:
             self._wake(run.id)
             return _Known(run.accepted, pipeline, None, pending_since(run), final_due(run))
-        return _Known(run.accepted, pipeline, run.closed)
+        return _Known(run.accepted, pipeline, run.closed, run.owes_notifications)
 
 
 def _key(run: Run) -> tuple[str, str, str]:

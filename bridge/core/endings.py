@@ -36,7 +36,7 @@ def root_end(run: Run, attempt: Attempt, execution: Execution, builds: Sequence[
         return Verdict.SUCCEEDED, _nothing_to_do(run, attempt)
     if all_steps_succeeded(run, attempt, builds) and not _fired(attempt, builds):
         return Verdict.SUCCEEDED, ""
-    found = [_node_end(attempt, node, builds) for node in execution.nodes if _failed(node)]
+    found = [node_end(attempt, node, builds) for node in execution.nodes if _failed(node)]
     answered = [end for end in found if end is not None]
     for verdict in _GRAVITY[:2]:
         chosen = next((end for end in answered if end[0] is verdict), None)
@@ -109,7 +109,7 @@ def _failed(node: Node) -> bool:
     return node.phase in {NodePhase.FAILED, NodePhase.ERROR}
 
 
-def _node_end(attempt: Attempt, node: Node, builds: Sequence[Build]) -> End | None:
+def node_end(attempt: Attempt, node: Node, builds: Sequence[Build]) -> End | None:
     """The end that a step's node stands for."""
     verdict = _VERDICT_OF_CODE.get(node.exit_code if node.exit_code is not None else -1, Verdict.ERROR)
     newest = next(

@@ -11,9 +11,10 @@ from bridge.core.builds import Build, BuildPhase, Ending
 from bridge.core.endings import gone_end, root_end
 from bridge.core.executions import Execution
 from bridge.core.exits import exit_event_of
+from bridge.core.notifications import Subscriber, step_ends, subscribers_of, waiting
 from bridge.core.pipelines import Pipeline
 from bridge.core.reports import final_report, held_report, pending_report
-from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, StepState
+from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, StepEnd, StepState
 from bridge.core.strays import Stray, retry_of
 from bridge.core.verdicts import Verdict
 from bridge.core.waiting import waits_for
@@ -48,6 +49,8 @@ class Seen:
     retention_seconds: float | None = None
     """Closed for so long, a run is forgotten; None: never."""
     pipeline_error: str = ""
+    subscribers: tuple[Subscriber, ...] = ()
+    """The endpoints that are told of some run's life."""
     superseded_by: str = ""
     """The commit in whose favour the newest attempt has to end; empty: there is none."""
     strays: tuple[Stray, ...] = ()
@@ -135,8 +138,26 @@ class Post:
 
 
 @dataclass(frozen=True)
+class Finish:
+    """Remember how steps ended, for those that are told."""
+
+    n: int
+    ends: tuple[StepEnd, ...]
+
+
+@dataclass(frozen=True)
+class Notify:
+    """Tell an endpoint what it has not been told yet. It may take days, and nothing waits for it."""
+
+    endpoint: str
+
+
+@dataclass(frozen=True)
 class Close:
     """Close the run."""
+
+    tell: tuple[str, ...] = ()
+    """The endpoints that are told of the run; they are written down with its end."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +190,8 @@ Action = (
     | GiveUp
     | Fire
     | Post
+    | Finish
+    | Notify
     | Close
     | Forget
     | Ask
@@ -180,7 +203,24 @@ def owed(run: Run, seen: Seen) -> tuple[Action, ...]:
     """The actions that `run` still lacks, in order. Empty: wait until something changes or time passes."""
     # An act is on record before the Workflow ends that stood for it.
     ending = tuple(EndStray(stray) for stray in seen.strays)
-    return (*_owed(run, seen), *_asked(run, seen), *ending)
+    told = subscribers_of(run, seen.pipeline, seen.subscribers)
+    owing = _with_finishing(run, _owed(run, seen), seen) if told else _owed(run, seen)
+    names_told = tuple(one.name for one in told)
+    owing = tuple(Close(names_told) if isinstance(action, Close) else action for action in owing)
+    return (*owing, *_asked(run, seen), *ending, *(Notify(name) for name in waiting(run, told)))
+
+
+def _with_finishing(run: Run, actions: tuple[Action, ...], seen: Seen) -> tuple[Action, ...]:
+    """What is owed, and the ends of steps: before they cannot be added any more, else after all that is urgent."""
+    attempt = run.attempt
+    if attempt is None or run.phase is Phase.CLOSED:
+        return actions
+    ends = step_ends(run, attempt, seen.execution, seen.builds, now=seen.now)
+    if not ends:
+        return actions
+    finish = Finish(attempt.n, ends)
+    last_chance = any(isinstance(action, Begin | Close) for action in actions)
+    return (finish, *actions) if last_chance else (*actions, finish)
 
 
 def _owed(run: Run, seen: Seen) -> tuple[Action, ...]:
@@ -342,7 +382,7 @@ def _of_ended(run: Run, attempt: Attempt, verdict: Verdict, seen: Seen) -> tuple
     report = final_report(run, attempt, verdict)
     posting = _posting(run, report, seen)
     # The status waits for nothing: neither for the exit event nor for whatever keeps that from being fired.
-    actions = (*_ending(attempt, seen, lingering=lingering), *posting, *firing)
+    actions: tuple[Action, ...] = (*_ending(attempt, seen, lingering=lingering), *posting, *firing)
     if actions or lingering:
         return actions
     return (Close(),) if _settled(run, report, seen) else ()

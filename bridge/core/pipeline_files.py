@@ -196,6 +196,15 @@ def _git_glob(glob: str) -> str:
     return glob
 
 
+def _endpoint_name(name: str) -> str:
+    if not _PIPELINE_NAME.fullmatch(name) or len(name) > MAX_NAME:
+        raise ValueError(
+            "is the name of an endpoint in bridge's own configuration: a-z, 0-9 and `-`, beginning with a letter; "
+            "no URL is written here"
+        )
+    return name
+
+
 def _context(text: str) -> str:
     if (
         not text
@@ -216,6 +225,8 @@ _StepName = Annotated[str, AfterValidator(_step_name)]
 _Globs = Annotated[
     tuple[Annotated[str, AfterValidator(_git_glob)], ...], BeforeValidator(_listed), AfterValidator(_distinct)
 ]
+EndpointName = Annotated[str, AfterValidator(_endpoint_name)]
+EndpointNames = Annotated[tuple[EndpointName, ...], BeforeValidator(_listed), AfterValidator(_distinct)]
 ProjectGlobs = Annotated[
     tuple[Annotated[str, AfterValidator(_project)], ...],
     BeforeValidator(_listed),
@@ -307,6 +318,7 @@ class Settings(_Strict):
     checkout: Literal["commit", "ref"] | None = None
     report: ReportFile = ReportFile()
     concurrency: ConcurrencyFile | None = None
+    notify: EndpointNames = ()
 
     def triggers(self) -> tuple[Trigger, ...]:
         """`on`, in its order."""
@@ -324,6 +336,7 @@ class Settings(_Strict):
             checkout=Checkout(self.checkout) if self.checkout else None,
             report_context=self.report.context,
             concurrency=Concurrency(self.concurrency.group) if self.concurrency else None,
+            notify=self.notify,
         )
 
 

@@ -96,7 +96,7 @@ class Pipeline:
     concurrency: Concurrency | None = None
     """Of which runs a newer commit cancels the older ones; None: of none."""
     notify: tuple[str, ...] = ()
-    """The endpoints, by the names in bridge's own configuration, that are told of its runs besides those of all."""
+    """The endpoints, by their names in bridge's own configuration, that are told of its runs, too."""
 
 
 def wants(pipeline: Pipeline, event: Event, *, opted_in: bool = False) -> bool:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from bridge.core.events import Event, Revision
-from bridge.core.runs import Act, Attempt, Kind, Phase, Report, State, StepState
+from bridge.core.runs import Act, Attempt, Kind, Phase, Report, State, StepEnd, StepState, Told
 from bridge.core.verdicts import Verdict
 from bridge.errors import Misconfigured, TooLarge
 
@@ -97,6 +97,8 @@ def encode_state(state: State) -> str:
         "report_overwritten": state.report_overwritten or None,
         "report_unsure_until": state.report_unsure_until or None,
         "held": state.held,
+        "closings": [{"attempt": n, "at": at} for n, at in sorted(state.closings.items())],
+        "notified": [{"to": name, **_told_fields(told)} for name, told in sorted(state.notified.items())],
     }
     return _dumped({"schema": HELD_SCHEMA_VERSION if state.held else SCHEMA_VERSION, **_without_empty(fields)})
 
@@ -117,6 +119,8 @@ def decode_state(text: str) -> State:
         report_overwritten=fields.whole("report_overwritten"),
         report_unsure_until=fields.number("report_unsure_until"),
         held=fields.text("held"),
+        closings=dict(fields.parts("closings", _closing)),
+        notified=dict(fields.parts("notified", _told)),
     )
 
 
@@ -221,6 +225,7 @@ def _attempt_fields(attempt: Attempt) -> dict[str, object]:
         "ended": attempt.ended,
         "verdict": attempt.verdict,
         "reason": attempt.reason,
+        "finished": [_step_end_fields(end) for end in attempt.finished],
     }
     # The wire's word is `from` (design.md, The record), which Python keeps for itself. The timeouts are always
     # written: another default in a later version must not change what this attempt began with.
@@ -255,7 +260,42 @@ def _attempt(fields: "Fields") -> Attempt:
         ended=fields.number_or_none("ended"),
         verdict=fields.choice_or_none("verdict", Verdict),
         reason=fields.text("reason"),
+        finished=fields.parts("finished", _step_end),
     )
+
+
+def _step_end_fields(end: StepEnd) -> dict[str, object]:
+    optional = {"reason": end.reason, "build": end.build}
+    return {"step": end.step, "verdict": end.verdict, "at": end.at, **_without_empty(optional)}
+
+
+def _step_end(fields: "Fields") -> StepEnd:
+    return StepEnd(
+        step=fields.text("step", required=True),
+        verdict=fields.choice("verdict", Verdict),
+        at=fields.number("at", required=True),
+        reason=fields.text("reason"),
+        build=fields.text("build"),
+    )
+
+
+def _closing(fields: "Fields") -> tuple[int, float]:
+    return fields.whole("attempt", required=True), fields.number("at", required=True)
+
+
+def _told_fields(told: Told) -> dict[str, object]:
+    optional = {"given_up": told.given_up or None, "error": told.error, "waits": told.waits}
+    return {"upto": told.upto, **_without_empty(optional)}
+
+
+def _told(fields: "Fields") -> tuple[str, Told]:
+    told = Told(
+        upto=fields.whole("upto", required=True),
+        given_up=fields.whole("given_up"),
+        error=fields.text("error"),
+        waits=fields.flag("waits"),
+    )
+    return fields.text("to", required=True), told
 
 
 def _step_fields(seen: StepState) -> dict[str, object]:

@@ -53,6 +53,32 @@ class Act:
 
 
 @dataclass(frozen=True)
+class StepEnd:
+    """How a step ended in an attempt; kept where somebody has to be told."""
+
+    step: str
+    verdict: Verdict
+    at: float
+    reason: str = ""
+    build: str = ""
+    """The id of the build that decided it; empty if none did."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an endpoint was told of a run."""
+
+    upto: int = 0
+    """So many of the run's notifications it has, or will never get (core/notifications.py)."""
+    given_up: int = 0
+    """How many of them it will never get."""
+    error: str = ""
+    """Why, for people: of the last one."""
+    waits: bool = False
+    """The run is closed, and there is more to tell."""
+
+
+@dataclass(frozen=True)
 class Attempt:
     """One Workflow of a run. It is written into the record before its Workflow is created."""
 
@@ -86,6 +112,8 @@ class Attempt:
     verdict: Verdict | None = None
     reason: str = ""
     """Why, for people; at most a line."""
+    finished: tuple[StepEnd, ...] = ()
+    """The ends of its steps, in the order in which they were seen; empty where nobody has to be told."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +176,10 @@ class State:
     report_unsure_until: float = 0.0
     """A post got no answer and may be taken until then, on top of what comes meanwhile: a final status that is
     acknowledged earlier is looked at once more."""
+    closings: Mapping[int, float] = field(default_factory=dict)
+    """When the run was closed, by its newest attempt then (0: none); empty where nobody has to be told."""
+    notified: Mapping[str, Told] = field(default_factory=dict)
+    """By the endpoint's name."""
     held: str = ""
     """Why the run may not begin before somebody with rights approves it, for people; empty: it may. It is written
     with the record and stays when it was approved."""
@@ -188,6 +220,11 @@ class Run:
     def awaits_approval(self) -> bool:
         """Whether it is held and nobody has approved it yet: nothing of it may run."""
         return bool(self.held) and not any(act.kind is Kind.APPROVE for act in self.acts)
+
+    @property
+    def owes_notifications(self) -> bool:
+        """Whether it is closed and an endpoint has to be told of it yet."""
+        return self.phase is Phase.CLOSED and any(told.waits for told in self.state.notified.values())
 
     def attempt_numbered(self, n: int) -> Attempt | None:
         """Attempt `n`, if the record has it."""
@@ -366,15 +403,49 @@ def with_report_given_up(run: Run, report: Report, *, error: str) -> Run:
     return replace(run, state=replace(run.state, report_given_up=report, report_error=error))
 
 
-def closed(run: Run, *, at: float) -> Run:
+def with_step_ends(run: Run, n: int, ends: tuple[StepEnd, ...]) -> Run:
+    """`run` with these ends of steps of attempt `n`; the first end of a step stands. Nothing is added any more
+    once there is a newer attempt or the run was closed with this one."""
+    attempt = run.attempt
+    if attempt is None or attempt.n != n or n in run.state.closings:
+        return run
+    known = {end.step for end in attempt.finished}
+    new = tuple(end for end in ends if end.step not in known)
+    return _with_changed(run, replace(attempt, finished=(*attempt.finished, *new))) if new else run
+
+
+def with_told(run: Run, endpoint: str, told: Told) -> Run:
+    """`run` knowing what `endpoint` was told; what was told already is not told less."""
+    known = run.state.notified.get(endpoint, Told())
+    if told.upto < known.upto or told == known:
+        return run
+    return replace(run, state=replace(run.state, notified={**run.state.notified, endpoint: told}))
+
+
+def closed(run: Run, *, at: float, tell: tuple[str, ...] = ()) -> Run:
     """`run` closed with its newest attempt's verdict. An attempt that has not ended cannot be closed; a held run
-    that nobody approved is closed as cancelled, until somebody does."""
+    that nobody approved is closed as cancelled, until somebody does. `tell`: the endpoints that are told."""
     attempt = run.attempt
     if run.phase is not Phase.CLOSED and attempt is None and run.awaits_approval:
-        return replace(run, phase=Phase.CLOSED, verdict=Verdict.CANCELLED, reason=run.held, closed=at)
+        ended = replace(run, phase=Phase.CLOSED, verdict=Verdict.CANCELLED, reason=run.held, closed=at)
+        return _with_closing(ended, 0, at, tell)
     if run.phase is Phase.CLOSED or attempt is None or attempt.verdict is None:
         return run
-    return replace(run, phase=Phase.CLOSED, verdict=attempt.verdict, reason=attempt.reason, closed=at)
+    ended = replace(run, phase=Phase.CLOSED, verdict=attempt.verdict, reason=attempt.reason, closed=at)
+    return _with_closing(ended, attempt.n, at, tell)
+
+
+def _with_closing(run: Run, n: int, at: float, tell: tuple[str, ...]) -> Run:
+    if not tell:
+        return run
+    state = run.state
+    notified = {name: replace(state.notified.get(name, Told()), waits=True) for name in tell}
+    return replace(
+        run,
+        state=replace(
+            state, closings={**state.closings, n: at}, notified={**state.notified, **notified}
+        ),
+    )
 
 
 def _with_changed(run: Run, changed: Attempt) -> Run:

@@ -1,8 +1,8 @@
 """WorkflowTemplates, rendered or written by hand, as pipelines: what their annotations and their DAG say.
 
-`bridge.brigade.sh/projects` and `/on` make a WorkflowTemplate a pipeline; both are lists of words, and `/on` may
-be a mapping in YAML as in a pipeline file. `/exit`, `/checkout`, `/report` and `/concurrency` are as the fields of
-that name.
+`bridge.brigade.sh/projects` and `/on` make a WorkflowTemplate a pipeline; both, and `/notify`, are lists of words,
+and `/on` may be a mapping in YAML as in a pipeline file. `/exit`, `/checkout`, `/report` and `/concurrency` are as
+the fields of that name.
 The steps are the tasks of the entrypoint's DAG, also those of ordinary containers.
 """
 
@@ -21,7 +21,7 @@ from bridge.core.pipeline_files import Settings, lines_of
 from bridge.core.pipelines import Pipeline, Step
 from bridge.errors import BadPipeline
 
-_ANNOTATIONS = ("projects", "on", "exit", "checkout", "report", "concurrency")
+_ANNOTATIONS = ("projects", "on", "exit", "checkout", "report", "concurrency", "notify")
 _STEP_VARIABLE = "BRIDGE_STEP"
 _MAX_NAME = 63
 """Names become label values."""
@@ -158,7 +158,7 @@ def _settings(annotations: Mapping[str, str]) -> Settings:
 
 def _content(name: str, text: str) -> object:
     """An annotation's text as the field of a pipeline file that it stands for."""
-    if name == "projects":
+    if name in {"projects", "notify"}:
         return _words(text)
     if name == "report":
         return {"context": text}

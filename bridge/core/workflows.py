@@ -83,6 +83,7 @@ def _annotations(pipeline: Pipeline) -> dict[str, str]:
         "checkout": pipeline.checkout,
         "report": pipeline.report_context,
         "concurrency": _concurrency(pipeline.concurrency),
+        "notify": ", ".join(pipeline.notify) or None,
     }
     return {f"{LABEL_PREFIX}{name}": str(text) for name, text in told.items() if text is not None}
 

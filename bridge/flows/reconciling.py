@@ -28,6 +28,7 @@ from bridge.core.runs import (
     with_report_unsure,
     with_rung,
     with_step,
+    with_step_ends,
     with_submission,
     with_waits,
 )
@@ -46,6 +47,7 @@ from bridge.errors import (
     Unavailable,
 )
 from bridge.flows.counting import Counting, Posting
+from bridge.flows.notifying import NoNotices, Notices
 from bridge.flows.settling import settled
 from bridge.flows.superseding import Groups
 from bridge.ports import Builds, Clock, Engine, Pipelines, Reports, RunFilter, Runs, writes
@@ -103,6 +105,7 @@ class Reconciling:
     """The page of a run, for its status; empty without a public URL."""
     retention_seconds: float | None = None
     strays: Strays = field(default_factory=NoStrays)
+    notices: Notices = field(default_factory=NoNotices)
     groups: Groups | None = None
     """Where newer commits of a pull request are known; None: no run is superseded here."""
     freshened: Callable[[Run, bytes], bytes] = lambda _run, payload: payload
@@ -143,7 +146,7 @@ class Reconciling:
         try:
             run = self.runs.read(run_id)
             for _ in range(PASSES):
-                actions = self._owed(run, allowed)
+                actions = self._handed_over(run, self._owed(run, allowed))
                 if not actions or actions == before:
                     return run
                 changed = None
@@ -161,6 +164,13 @@ class Reconciling:
             return None
         return run
 
+    def _handed_over(self, run: Run, actions: tuple[ob.Action, ...]) -> tuple[ob.Action, ...]:
+        """The actions without those that others take from here on, for as long as that may last."""
+        for action in actions:
+            if isinstance(action, ob.Notify):
+                self.notices.offer(run.id, action.endpoint)
+        return tuple(action for action in actions if not isinstance(action, ob.Notify))
+
     def _owed(self, run: Run, allowed: Callable[[ob.Action], bool]) -> tuple[ob.Action, ...]:
         seen = self.observe(run)
         actions = tuple(filter(allowed, ob.owed(run, seen)))
@@ -176,7 +186,15 @@ class Reconciling:
         now = self.clock.now()
         strays = tuple(self.strays.of(run))
         if run.closed is not None and run.applicable_act is None:
-            return ob.Seen(now, None, None, (), retention_seconds=self.retention_seconds, strays=strays)
+            return ob.Seen(
+                now,
+                None,
+                None,
+                (),
+                retention_seconds=self.retention_seconds,
+                strays=strays,
+                subscribers=self.notices.subscribers,
+            )
         attempt = run.attempt
         pipeline, trouble = None, ""
         try:
@@ -196,6 +214,7 @@ class Reconciling:
             retention_seconds=self.retention_seconds,
             pipeline_error=trouble,
             strays=strays,
+            subscribers=self.notices.subscribers,
             superseded_by=self._superseded_by(run, pipeline),
         )
 
@@ -233,9 +252,13 @@ class Reconciling:
                 return self._fire(run, n, event, number)
             case ob.Post(report):
                 return self._post(run, report)
-            case ob.Close():
+            case ob.Close(tell):
                 at = self.clock.now()
-                return self.runs.change(run.id, lambda now: closed(now, at=at))
+                return self.runs.change(run.id, lambda now: closed(now, at=at, tell=tell))
+            case ob.Finish(n, ends):
+                return self.runs.change(run.id, lambda now: with_step_ends(now, n, ends))
+            case ob.Notify(endpoint):
+                self.notices.offer(run.id, endpoint)
             case ob.Ask(act):
                 return self.runs.change(run.id, lambda now: with_act(now, act))
             case ob.Settle(build):

@@ -104,6 +104,10 @@ _MIGRATIONS: tuple[tuple[str | Callable[[sqlite3.Connection], None], ...], ...] 
         "CREATE INDEX runs_by_delivery ON runs (delivery, accepted, number)",
         "CREATE INDEX runs_by_verdict ON runs (verdict, accepted, number)",
     ),
+    (
+        "ALTER TABLE runs ADD COLUMN owes INTEGER NOT NULL DEFAULT 0",
+        "CREATE INDEX runs_owing ON runs (number) WHERE owes",
+    ),
 )
 """What each schema version adds to the one before; the file's user_version says how many it has."""
 

@@ -123,6 +123,12 @@ class SqliteRuns:
         with self._damaged_lock:
             self._damaged.pop(run_id, None)
 
+    def owing(self) -> Sequence[str]:
+        """The closed runs of which endpoints wait to be told (flows.notifying.Owing)."""
+        with self.database.reading() as connection:
+            rows = connection.execute("SELECT id FROM runs WHERE owes ORDER BY number").fetchall()
+        return [str(run_id) for (run_id,) in rows]
+
     def damaged(self) -> Sequence[tuple[str, str]]:
         """The records that `list` left out so far, each with the reason."""
         with self._damaged_lock:
@@ -173,6 +179,7 @@ def _changing_columns(run: Run) -> dict[str, object]:
         "closed": run.closed,
         "acts": records.encode_acts(run.acts),
         "state": records.encode_state(run.state),
+        "owes": run.owes_notifications,
     }
 
 

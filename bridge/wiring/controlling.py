@@ -27,6 +27,7 @@ from bridge.web.logs import log_as_json
 from bridge.web.probes import Probes
 from bridge.wiring.checking import checks_or
 from bridge.wiring.cluster import ClusterPorts, cluster_api, ports_over
+from bridge.wiring.notifying import notifying
 from bridge.wiring.reporting import cluster_reports, installation_tokens
 from bridge.wiring.sweeping import sweeping
 
@@ -35,7 +36,7 @@ WRITES = ("create", "patch", "delete")
 LEASE_NAME = "bridge-controller"
 POLL_SECONDS = 1.0
 """How soon a run is noticed to be due again; what a watch tells is looked at at once."""
-SWEEP_STOP_SECONDS = 10.0
+BESIDE_STOP_SECONDS = 10.0
 STUCK_SECONDS = 120.0
 """A loop that was silent for so long is not alive."""
 
@@ -60,6 +61,13 @@ class Controller:
             ports.api, ports.namespace, ports.runs, self._wake, keep_runs=settings.retention_runs
         )
         self.strays = WatchedStrays(ports.api, ports.namespace, self._changed)
+        self.notifying = notifying(
+            settings,
+            runs=ports.runs,
+            owing=self.index,
+            clock=ports.clock,
+            leads=lambda: lease.held() and self._synced(),
+        )
         base = settings.public_url
         self.flow = Reconciling(
             ports.runs,
@@ -71,6 +79,7 @@ class Controller:
             url_of=(lambda run: f"{base}/runs/{run}") if base else (lambda _run: ""),
             retention_seconds=settings.retention_seconds,
             strays=self.strays,
+            notices=self.notifying,
             groups=self.index,
             freshened=Freshening(installation_tokens(settings, ports.projects), log.warning),
         )
@@ -99,14 +108,19 @@ class Controller:
         for watch in self._watches:
             watch.start()
         self.lease.start()
-        sweeps = threading.Thread(target=self._sweep, args=(stop,), name="sweeps", daemon=True)
-        sweeps.start()
+        beside = [
+            threading.Thread(target=part, args=(stop,), name=name, daemon=True)
+            for name, part in (("sweeps", self._sweep), ("notifications", self.notifying.run_forever))
+        ]
+        for thread in beside:
+            thread.start()
         try:
             self.loop.run_forever(stop)
         finally:
             self.lease.stop()
-            # What it waits for has a timeout, and whatever it asked for may be asked for again.
-            sweeps.join(SWEEP_STOP_SECONDS)
+            # What they wait for has a timeout, and whatever they asked for may be asked for again.
+            for thread in beside:
+                thread.join(BESIDE_STOP_SECONDS)
             for watch in self._watches:
                 watch.stop()
             for cache in (self.index, ports.pipelines, ports.projects):
@@ -137,6 +151,7 @@ class Controller:
             "bridge_broken_pipelines": float(len(self.ports.pipelines.broken())),
             "bridge_broken_projects": float(len(self.ports.projects.broken())),
             **(self.sweeping.values() if self.sweeping else {}),
+            **self.notifying.values(),
         }
 
     def _of_builds(self, resource: Resource) -> Watching:

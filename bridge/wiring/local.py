@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bridge.clocks import SystemClock
+from bridge.flows.notifying import NoNotices, Notices
 from bridge.flows.reconciling import Reconciling
 from bridge.flows.superseding import ListedGroups
 from bridge.local.builds import ProcessBuilds
@@ -85,6 +86,7 @@ def reconciling(
     reports: Reports,
     clock: Clock,
     url: str = "",
+    notices: Notices | None = None,
 ) -> Reconciling:
     """The controller's flow over these ports; `url` is where the pages are, unless the settings know better."""
     base = settings.public_url or url
@@ -97,5 +99,6 @@ def reconciling(
         clock,
         url_of=(lambda run: f"{base}/runs/{run}") if base else (lambda _run: ""),
         retention_seconds=settings.retention_seconds,
+        notices=notices or NoNotices(),
         groups=ListedGroups(runs),
     )

@@ -43,6 +43,7 @@ from bridge.web.logs import log_as_json
 from bridge.wiring.checking import checks_or
 from bridge.wiring.gateways import gunicorn_arguments
 from bridge.wiring.local import child_environment, local_ports, reconciling
+from bridge.wiring.notifying import notifying
 from bridge.wiring.reporting import StatusesOr, statuses
 from bridge.wiring.sweeping import sweeping
 
@@ -140,6 +141,7 @@ def local_flow(settings: Settings, url: str) -> tuple[LocalEngine, Reconciling]:
         reports=reports,
         clock=ports.clock,
         url=url,
+        notices=notifying(settings, runs=ports.runs, owing=ports.runs, clock=ports.clock, url=url),
     )
     return ports.engine, flow
 
@@ -208,6 +210,7 @@ class _Server:
                 ("engine", self._engine.run_forever),
                 ("controller", controller.run_forever),
                 ("emissions", self._emissions().run_forever),
+                ("notifications", self._flow.notices.run_forever),
                 ("metrics", _Numbers(self._settings, self._flow, controller, sweeps).run_forever),
                 *([("sweeps", sweeps.run_forever)] if sweeps else []),
             )

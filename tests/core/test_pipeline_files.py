@@ -52,6 +52,7 @@ timeout: 45m
 checkout: ref
 report: {context: ci/everything}
 concurrency: {group: branch, cancel: true}
+notify: [ops, audit]
 unhandled: ok
 """
     assert parse(text, source="x.yaml") == Pipeline(
@@ -72,6 +73,7 @@ unhandled: ok
         checkout=Checkout.REF,
         report_context="ci/everything",
         concurrency=Concurrency.BRANCH,
+        notify=("ops", "audit"),
     )
 
 
@@ -191,6 +193,8 @@ def test_a_need_may_be_named_as_written_or_as_argo_has_it():
             "concurrency.cancel: must be true: cancelling older runs is all that a group is for",
         ),
         ({"concurrency": "{group: branch}"}, "concurrency.cancel: "),
+        ({"notify": "https://x.example"}, "notify[0]: is the name of an endpoint in bridge's own configuration"),
+        ({"notify": "[ops, ops]"}, "notify: `ops` is there twice; keep one"),
         ({"unhandled": "maybe"}, "unhandled: should be 'ok' or 'fail'"),
         ({"report": "{context: '{{x}}'}"}, "report.context: must be one line of at most 100 characters"),
         ({"report": "{context: ' x'}"}, "report.context: must be one line"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bridge.core import records
 from bridge.core.events import Event, Revision
-from bridge.core.runs import Act, Attempt, Kind, Phase, Report, State, StepState
+from bridge.core.runs import Act, Attempt, Kind, Phase, Report, State, StepEnd, StepState, Told
 from bridge.core.verdicts import Verdict
 from bridge.errors import Misconfigured, TooLarge
 
@@ -71,6 +71,12 @@ _attempts = st.builds(
     ended=st.none() | _numbers,
     verdict=st.none() | st.sampled_from(Verdict),
     reason=_texts,
+    finished=st.lists(
+        st.builds(
+            StepEnd, step=_texts, verdict=st.sampled_from(Verdict), at=_numbers, reason=_texts, build=_texts
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 _step_states = st.builds(StepState, succeeded=st.none() | _whole, highest=_whole, unhandled=st.booleans())
 _states = st.builds(
@@ -87,6 +93,10 @@ _states = st.builds(
     report_overwritten=_whole,
     report_unsure_until=_numbers,
     held=_texts,
+    closings=st.dictionaries(_whole, _numbers, max_size=2),
+    notified=st.dictionaries(
+        _texts, st.builds(Told, upto=_whole, given_up=_whole, error=_texts, waits=st.booleans()), max_size=2
+    ),
 )
 
 
@@ -139,6 +149,9 @@ _WHOLE_ATTEMPT = _everything_changed(
     ended=4.5,
     verdict=Verdict.TIMED_OUT,
     reason="too slow",
+    finished=(
+        _everything_changed(StepEnd, step="lint", verdict=Verdict.FAILED, at=3.5, reason="exit code 1", build="b1"),
+    ),
 )
 _WHOLE_STATE = _everything_changed(
     State,
@@ -154,6 +167,8 @@ _WHOLE_STATE = _everything_changed(
     report_overwritten=3,
     report_unsure_until=11.5,
     held="a fork's",
+    closings={2: 5.5},
+    notified={"ops": _everything_changed(Told, upto=3, given_up=1, error="it answered 400", waits=True)},
 )
 
 
@@ -230,6 +245,9 @@ def test_the_wire_format_is_this_one():
                 "ended": 4.5,
                 "verdict": "timed_out",
                 "reason": "too slow",
+                "finished": [
+                    {"step": "lint", "verdict": "failed", "at": 3.5, "reason": "exit code 1", "build": "b1"}
+                ],
             }
         ],
         "steps": [{"epoch": 1, "step": "lint", "succeeded": 2, "highest": 3, "unhandled": True}],
@@ -243,6 +261,8 @@ def test_the_wire_format_is_this_one():
         "report_overwritten": 3,
         "report_unsure_until": 11.5,
         "held": "a fork's",
+        "closings": [{"attempt": 2, "at": 5.5}],
+        "notified": [{"to": "ops", "upto": 3, "given_up": 1, "error": "it answered 400", "waits": True}],
     }
     assert json.loads(records.encode_event(Event("github", "push", "acme/widgets", "d1"))) == {
         "schema": 1,

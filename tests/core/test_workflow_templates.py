@@ -79,6 +79,7 @@ def test_annotations_are_lists_of_words_or_what_a_pipeline_file_says():
         "checkout": "commit",
         "report": "ci: all",
         "concurrency": "{group: pull-request, cancel: true}",
+        "notify": "ops, audit",
     }
     pipeline = pipeline_of(a_template(*ONE_STEP, annotations=annotations, activeDeadlineSeconds=60))
     assert pipeline.projects == ("acme/widgets", "acme/lib-*", "other/*")
@@ -86,6 +87,7 @@ def test_annotations_are_lists_of_words_or_what_a_pipeline_file_says():
     assert pipeline.exit == Exit("", "done", 60)
     assert pipeline.checkout is Checkout.COMMIT
     assert pipeline.concurrency is Concurrency.PULL_REQUEST
+    assert pipeline.notify == ("ops", "audit")
     assert pipeline.report_context == "ci: all"
     assert pipeline.timeout_seconds == 60
 

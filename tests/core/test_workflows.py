@@ -210,6 +210,7 @@ def pipelines(draw):
         timeout_seconds=float(draw(st.integers(1, 10**6))),
         checkout=draw(st.none() | st.sampled_from(Checkout)),
         concurrency=draw(st.none() | st.sampled_from(Concurrency)),
+        notify=draw(tuples(names, max_size=2)),
         report_context=draw(
             st.none() | st.text(string.ascii_letters + "/ -:é'#", min_size=1).filter(lambda t: t == t.strip())
         ),

@@ -378,9 +378,9 @@ def test_lists_filter_the_runs_of_a_file_that_an_older_bridge_wrote(runs, path):
     runs.create(some_run("bad"), b"{}")
     runs.close()
     _execute(path, "UPDATE runs SET event = 'nonsense' WHERE id = 'bad'")
-    for index in ("runs_by_branch", "runs_by_delivery", "runs_by_verdict"):
+    for index in ("runs_by_branch", "runs_by_delivery", "runs_by_verdict", "runs_owing"):
         _execute(path, f"DROP INDEX {index}")
-    for column in ("branch", "delivery", "searched"):
+    for column in ("branch", "delivery", "searched", "owes"):
         _execute(path, f"ALTER TABLE runs DROP COLUMN {column}")
     _execute(path, "PRAGMA user_version = 1")
     for wanted in (RunFilter(branch="next"), RunFilter(delivery="d9"), RunFilter(search="größe")):

@@ -1,0 +1,1 @@
+"""The endpoints outside: what is told of runs leaves from here, and nothing else."""
