@@ -1,6 +1,5 @@
 """The browser of these tests: Debian's Chromium, never one that playwright downloads."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -10,6 +9,9 @@ from tests.cluster.packages import CannotInstall, need, program
 HERE = Path(__file__).parent
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 """What it is called elsewhere than on Debian."""
+
+ARGUMENTS = ("--disable-dev-shm-usage", "--disable-gpu", "--font-render-hinting=none")
+"""What it is started with: /dev/shm of a container is too small. playwright adds --no-sandbox, which root needs."""
 
 
 class NoBrowser(Exception):
@@ -34,9 +36,3 @@ def axe() -> str:
         return (npm.installed(HERE) / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
     except npm.CannotInstall as failure:
         raise NoBrowser(f"no axe-core: {failure}") from failure
-
-
-def arguments() -> list[str]:
-    """What it is started with. Root has no sandbox, and /dev/shm of a container is too small."""
-    rootless = [] if os.geteuid() else ["--no-sandbox"]
-    return [*rootless, "--disable-dev-shm-usage", "--disable-gpu", "--font-render-hinting=none"]

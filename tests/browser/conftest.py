@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.chromium import NoBrowser, arguments, axe, chromium
+from tests.browser.chromium import ARGUMENTS, NoBrowser, axe, chromium
 from tests.browser.looking import Eyes
 from tests.browser.world import World, built
 
@@ -39,7 +39,7 @@ def found(pytestconfig) -> tuple[str, str]:
 def browser(found) -> Browser:
     """One for the tests of a file; later ones may have event loops of their own again."""
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=found[0], args=arguments(), timeout=120_000)
+        started = playwright.chromium.launch(executable_path=found[0], args=list(ARGUMENTS), timeout=120_000)
         yield started
         started.close()
 

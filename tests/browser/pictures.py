@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import expect, sync_playwright
 
-from tests.browser.chromium import arguments, chromium
+from tests.browser.chromium import ARGUMENTS, chromium
 from tests.browser.looking import THEMES, Eyes
 from tests.browser.world import ACT_TOKEN, World, built
 
@@ -24,7 +24,7 @@ HISTORY = (
 def main() -> int:
     """Take them; 0."""
     with tempfile.TemporaryDirectory() as folder, built(Path(folder)) as world, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=arguments())
+        browser = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
         _fill(world)
         with closing(Eyes(browser, world.url)) as eyes:
             eyes.sign_in(ACT_TOKEN)
