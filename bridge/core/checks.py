@@ -14,7 +14,7 @@ from bridge.core.durations import written
 from bridge.core.endings import did_nothing
 from bridge.core.redaction import beginning, ending, plain, redacted
 from bridge.core.reports import cut
-from bridge.core.representations import build_state, step_names, step_state
+from bridge.core.representations import build_state, node_of, step_names, step_state
 from bridge.core.runs import Attempt, Report, Run
 from bridge.core.verdicts import Verdict
 
@@ -159,7 +159,10 @@ def _table(run: Run, attempt: Attempt | None, builds: list[Build], *, most_bytes
     for index, step in enumerate(steps):
         ours = sorted((build for build in builds if build.step == step), key=lambda build: build.number)
         state = step_state(run, step, builds).replace("_", " ")
-        row = f"| {_code(step)} | {state} | {_numbers(ours, attempt)} | {_took(ours)} |"
+        node = node_of(run, step)
+        told = "its own container" if node is not None and not ours else _numbers(ours, attempt)
+        took = _between(node.started, node.ended) if node is not None and not ours else _took(ours)
+        row = f"| {_code(step)} | {state} | {told} | {took} |"
         if _bytes([*rows, row]) > most_bytes:
             return [*rows, "", f"and {len(steps) - index} more steps"]
         rows.append(row)
@@ -181,7 +184,11 @@ def _took(builds: list[Build]) -> str:
         return ""
     newest = builds[-1]
     ended = newest.ended if newest.ended is not None else newest.outcome.ended if newest.outcome else None
-    return "" if ended is None else written(max(1.0, round(ended - (newest.started or ended))))
+    return _between(newest.started, ended)
+
+
+def _between(started: float | None, ended: float | None) -> str:
+    return "" if started is None or ended is None else written(max(1.0, round(ended - started)))
 
 
 def _advice(run: Run, attempt: Attempt | None, report: Report) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from bridge.core import names
 from bridge.core.builds import Build, Ending
 from bridge.core.executions import Execution, Node, NodePhase
-from bridge.core.runs import Attempt, Run
+from bridge.core.runs import Attempt, NodePart, NodeState, Run, StepState
 from bridge.core.steps import ExitCode
 from bridge.core.verdicts import Verdict
 
@@ -24,6 +24,8 @@ _FORBIDDEN = re.compile(
 )
 """In a node's message: what Argo's executor is not allowed to do."""
 _LONGEST_REASON = 400
+_DEADLINE = "deadline"
+"""Argo's word, in all that it says of a template's own."""
 _GRAVITY = (Verdict.FAILED, Verdict.TIMED_OUT, Verdict.ERROR)
 """Of several steps that did not succeed, the first of these is what the run says."""
 
@@ -79,8 +81,41 @@ def all_steps_succeeded(run: Run, attempt: Attempt, builds: Iterable[Build]) -> 
         for build in builds
         if build.epoch == attempt.epoch and build.outcome is not None and build.outcome.ending is Ending.SUCCEEDED
     }
-    remembered = {step for step in attempt.steps if run.step(attempt.epoch, step).succeeded is not None}
+    remembered = {step for step in attempt.steps if _is_remembered(run.step(attempt.epoch, step), attempt)}
     return bool(attempt.steps) and set(attempt.steps) <= succeeded | remembered
+
+
+def _is_remembered(state: StepState, attempt: Attempt) -> bool:
+    done = state.node is not None and state.node.attempt == attempt.n and state.node.is_done
+    return state.succeeded is not None or done
+
+
+def node_state(attempt: Attempt, node: Node) -> NodeState | None:
+    """What is worth remembering of a node that no build tells of: a native step's, or one that Argo left out."""
+    left_out = node.phase in {NodePhase.SKIPPED, NodePhase.OMITTED}
+    if not left_out and (node.step not in attempt.native or node.phase is NodePhase.PENDING):
+        return None
+    part, reason = NodePart.RUNNING, ""
+    if left_out:
+        part = NodePart.SKIPPED
+    elif node.phase is NodePhase.SUCCEEDED:
+        part = NodePart.SUCCEEDED
+    elif _failed(node):
+        verdict, reason = _native_end(node)
+        part = NodePart(verdict.value)
+    ended = node.ended if node.phase.ended else None
+    return NodeState(attempt.n, part, node.started, ended, reason[:_LONGEST_REASON])
+
+
+def _native_end(node: Node) -> End:
+    """How a container of its own did not succeed: with any code it has failed, without one only Argo knows."""
+    said = _SAID.search(node.message)
+    told = said[1].strip() if said is not None else node.message
+    if _DEADLINE in node.message:
+        return Verdict.TIMED_OUT, told
+    if node.phase is NodePhase.ERROR or node.exit_code is None:
+        return Verdict.ERROR, told or "no reason given"
+    return Verdict.FAILED, told if said is not None and told else f"exit code {node.exit_code}"
 
 
 def _fired(attempt: Attempt, builds: Iterable[Build]) -> bool:
@@ -115,6 +150,10 @@ def node_end(attempt: Attempt, node: Node, builds: Sequence[Build]) -> End | Non
     newest = next(
         (build for build in reversed(builds) if build.epoch == attempt.epoch and build.step == node.step), None
     )
+    if node.step in attempt.native and newest is None:
+        verdict, told = _native_end(node)
+        word = "could not be run" if verdict is Verdict.ERROR else _word(verdict)
+        return verdict, f"step {node.step} {word}: {told[:_LONGEST_REASON]}"
     said = _SAID.search(node.message)
     if said is not None and (newest is None or newest.attempt != attempt.n):
         # This attempt made no build: the step itself says why.

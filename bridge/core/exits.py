@@ -1,7 +1,7 @@
 """The exit event: what `build_failed` (or `build_succeeded`) of an attempt is fired with."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from bridge.core import names
@@ -31,8 +31,8 @@ def exit_event_of(attempt: Attempt, verdict: Verdict) -> str:
     return attempt.on_success if verdict is Verdict.SUCCEEDED else attempt.on_failure
 
 
-def failures_of(attempt: Attempt, builds: Iterable[Build]) -> tuple[Failure, ...]:
-    """The steps of the attempt's epoch whose builds all failed, by name."""
+def failures_of(run: Run, attempt: Attempt, builds: Iterable[Build]) -> tuple[Failure, ...]:
+    """The steps of the attempt's epoch whose builds all failed, and native ones that did not succeed, by name."""
     newest: dict[str, Build] = {}
     succeeded: set[str] = set()
     for build in builds:
@@ -43,9 +43,15 @@ def failures_of(attempt: Attempt, builds: Iterable[Build]) -> tuple[Failure, ...
         known = newest.get(build.step)
         if known is None or known.number < build.number:
             newest[build.step] = build
-    return tuple(
-        Failure(step, _message(build), build.id) for step, build in sorted(newest.items()) if step not in succeeded
-    )
+    failed = [Failure(step, _message(build), build.id) for step, build in newest.items() if step not in succeeded]
+    return tuple(sorted([*failed, *_native_failures(run, attempt)], key=lambda one: one.step))
+
+
+def _native_failures(run: Run, attempt: Attempt) -> Iterator[Failure]:
+    for step in attempt.native:
+        node = run.step(attempt.epoch, step).node
+        if node is not None and node.attempt == attempt.n and not node.is_done:
+            yield Failure(step, node.reason[:MESSAGE_CHARACTERS] or "did not end", "")
 
 
 def exit_build(

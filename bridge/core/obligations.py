@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 from bridge.core import names
 from bridge.core.builds import Build, BuildPhase, Ending
-from bridge.core.endings import gone_end, root_end
+from bridge.core.endings import gone_end, node_state, root_end
 from bridge.core.executions import Execution
 from bridge.core.exits import exit_event_of
 from bridge.core.notifications import Subscriber, step_ends, subscribers_of, waiting
 from bridge.core.pipelines import Pipeline
 from bridge.core.reports import final_report, held_report, pending_report
-from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, StepEnd, StepState
+from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, StepEnd, StepState, newer_node
 from bridge.core.strays import Stray, retry_of
 from bridge.core.verdicts import Verdict
 from bridge.core.waiting import waits_for
@@ -271,6 +271,7 @@ def _attempt(n: int, kind: Kind, epoch: int, seen: Seen, *, only: tuple[str, ...
         begun=seen.now,
         only=only,
         steps=tuple(step.name for step in pipeline.steps),
+        native=tuple(step.name for step in pipeline.steps if step.native),
         timeout_seconds=pipeline.timeout_seconds,
         on_failure=pipeline.exit.on_failure,
         on_success=pipeline.exit.on_success,
@@ -296,6 +297,7 @@ def _mirroring(run: Run, seen: Seen) -> tuple[Mirror, ...]:
         key = (build.epoch, build.step)
         known[key] = _with_build(known.get(key, run.step(*key)), build)
     known |= _unhandled_steps(run, seen, known)
+    known |= _nodes(run, seen, known)
     return tuple(Mirror(*key, state) for key, state in known.items() if state != run.step(*key))
 
 
@@ -320,6 +322,21 @@ def _unhandled_steps(
         (attempt.epoch, step): replace(known[attempt.epoch, step], unhandled=True)
         for step in unhandled & succeeded
     }
+
+
+def _nodes(run: Run, seen: Seen, known: dict[tuple[int, str], StepState]) -> dict[tuple[int, str], StepState]:
+    """How the nodes stand that no build tells of: before the Workflow is gone, or is made to end."""
+    attempt, execution = run.attempt, seen.execution
+    if attempt is None or execution is None or attempt.verdict is not None:
+        return {}
+    found: dict[tuple[int, str], StepState] = {}
+    for node in execution.nodes:
+        state = node_state(attempt, node)
+        key = (attempt.epoch, node.step)
+        if state is not None and node.step in attempt.steps:
+            before = known.get(key, run.step(*key))
+            found[key] = replace(before, node=newer_node(before.node, state))
+    return found
 
 
 def _of_running(run: Run, attempt: Attempt, seen: Seen) -> tuple[Action, ...]:

@@ -64,6 +64,8 @@ class Step:
     """How many of its builds may be lost in an attempt."""
     unhandled_ok: bool = False
     """That nobody handles its events is a success."""
+    native: bool = False
+    """No `brig run`, but a container, or whatever else Argo runs, of its own: no build tells how it went."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,19 @@ from enum import StrEnum
 from typing import TypeVar
 
 from bridge.core.events import Event, Revision
-from bridge.core.runs import Act, Attempt, Kind, Phase, Report, State, StepEnd, StepState, Told
+from bridge.core.runs import (
+    Act,
+    Attempt,
+    Kind,
+    NodePart,
+    NodeState,
+    Phase,
+    Report,
+    State,
+    StepEnd,
+    StepState,
+    Told,
+)
 from bridge.core.verdicts import Verdict
 from bridge.errors import Misconfigured, TooLarge
 
@@ -215,6 +227,7 @@ def _attempt_fields(attempt: Attempt) -> dict[str, object]:
     optional: dict[str, object] = {
         "only": list(attempt.only),
         "steps": list(attempt.steps),
+        "native": list(attempt.native),
         "on_failure": attempt.on_failure,
         "on_success": attempt.on_success,
         "exit_error": attempt.exit_error,
@@ -248,6 +261,7 @@ def _attempt(fields: "Fields") -> Attempt:
         begun=fields.number("begun", required=True),
         only=fields.texts("only"),
         steps=fields.texts("steps"),
+        native=fields.texts("native"),
         timeout_seconds=fields.number("timeout_seconds", required=True),
         on_failure=fields.text("on_failure"),
         on_success=fields.text("on_success"),
@@ -299,7 +313,28 @@ def _told(fields: "Fields") -> tuple[str, Told]:
 
 
 def _step_fields(seen: StepState) -> dict[str, object]:
-    return _without_empty({"succeeded": seen.succeeded, "highest": seen.highest, "unhandled": seen.unhandled})
+    known = {"succeeded": seen.succeeded, "highest": seen.highest, "unhandled": seen.unhandled}
+    return _without_empty({**known, "node": _node_fields(seen.node)})
+
+
+def _node_fields(node: NodeState | None) -> dict[str, object] | None:
+    if node is None:
+        return None
+    optional = {"started": node.started, "ended": node.ended, "reason": node.reason}
+    return {"attempt": node.attempt, "part": node.part, **_without_empty(optional)}
+
+
+def _node(fields: "Fields") -> NodeState | None:
+    if not fields.has("node"):
+        return None
+    part = fields.part("node")
+    return NodeState(
+        attempt=part.whole("attempt", required=True),
+        part=part.choice("part", NodePart),
+        started=part.number_or_none("started"),
+        ended=part.number_or_none("ended"),
+        reason=part.text("reason"),
+    )
 
 
 def _step(fields: "Fields") -> tuple[tuple[int, str], StepState]:
@@ -308,6 +343,7 @@ def _step(fields: "Fields") -> tuple[tuple[int, str], StepState]:
         succeeded=fields.whole_or_none("succeeded"),
         highest=fields.whole("highest"),
         unhandled=fields.flag("unhandled"),
+        node=_node(fields),
     )
     return key, seen
 

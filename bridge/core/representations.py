@@ -18,7 +18,7 @@ from bridge.core.answers import (
     StepAnswer,
 )
 from bridge.core.builds import Build, BuildPhase, Ending
-from bridge.core.runs import Attempt, Report, Run
+from bridge.core.runs import Attempt, NodePart, NodeState, Report, Run
 from bridge.core.timelines import timeline, what_now
 
 Json = dict[str, Any]
@@ -31,7 +31,33 @@ def run_summary(run: Run, *, url: str = "") -> Json:
 
 def run_details(run: Run, builds: Sequence[Build], *, url: str = "") -> Json:
     """All there is to know of a run. `builds` are all of the run's."""
-    return {**_details(run, builds, url)}
+    return {**details(run, builds, url=url)}
+
+
+def details(run: Run, builds: Sequence[Build], *, url: str = "") -> RunDetails:
+    """The same, in its shape."""
+    now = what_now(run, builds)
+    return {
+        **_summary(run, url),
+        "title": run.event.long_title or run.event.short_title,
+        "attempts": [_attempt(run, attempt) for attempt in run.state.attempts],
+        "steps": [_step(run, step, builds) for step in step_names(run, builds)],
+        "exit_builds": [_build(build) for build in builds if names.is_exit_step(build.step)],
+        "acts": [
+            {
+                "kind": act.kind,
+                "follows": act.follows,
+                "who": act.who,
+                "source": act.source,
+                "at": moment_text(act.at),
+                "only": list(act.only),
+            }
+            for act in run.acts
+        ],
+        "timeline": [{"at": moment_text(one.at), "what": one.what} for one in timeline(run, builds)],
+        "waits_for": now.waits_for,
+        "next": list(now.next),
+    }
 
 
 def _summary(run: Run, url: str) -> RunSummary:
@@ -62,31 +88,6 @@ def _summary(run: Run, url: str) -> RunSummary:
     }
 
 
-def _details(run: Run, builds: Sequence[Build], url: str) -> RunDetails:
-    now = what_now(run, builds)
-    return {
-        **_summary(run, url),
-        "title": run.event.long_title or run.event.short_title,
-        "attempts": [_attempt(run, attempt) for attempt in run.state.attempts],
-        "steps": [_step(run, step, builds) for step in step_names(run, builds)],
-        "exit_builds": [_build(build) for build in builds if names.is_exit_step(build.step)],
-        "acts": [
-            {
-                "kind": act.kind,
-                "follows": act.follows,
-                "who": act.who,
-                "source": act.source,
-                "at": moment_text(act.at),
-                "only": list(act.only),
-            }
-            for act in run.acts
-        ],
-        "timeline": [{"at": moment_text(one.at), "what": one.what} for one in timeline(run, builds)],
-        "waits_for": now.waits_for,
-        "next": list(now.next),
-    }
-
-
 def step_names(run: Run, builds: Sequence[Build]) -> tuple[str, ...]:
     """The run's steps: those of the newest attempt's template in its order, then others that builds are of."""
     named = run.attempt.steps if run.attempt else ()
@@ -109,7 +110,16 @@ def step_state(run: Run, step: str, builds: Sequence[Build]) -> str:
     newest = max(ours, key=lambda build: build.number, default=None)
     if newest is not None:
         return build_state(newest)
+    node = node_of(run, step)
+    if node is not None and node.part is not NodePart.SKIPPED:
+        return node.part.value
     return "pending" if attempt.verdict is None else "not_run"
+
+
+def node_of(run: Run, step: str) -> NodeState | None:
+    """How the node of a native step stands in the newest attempt; None if it has none yet, or builds tell."""
+    node = run.step(run.attempt.epoch, step).node if run.attempt is not None else None
+    return node if node is not None and run.attempt is not None and node.attempt == run.attempt.n else None
 
 
 def build_state(build: Build) -> str:
@@ -166,7 +176,10 @@ def _attempt(run: Run, attempt: Attempt) -> AttemptAnswer:
 def _step(run: Run, step: str, builds: Sequence[Build]) -> StepAnswer:
     ours = [build for build in builds if build.step == step]
     newest = max(ours, key=lambda build: (build.epoch, build.number), default=None)
-    reason = newest.outcome.reason if newest is not None and newest.outcome is not None else ""
+    node = node_of(run, step)
+    reason = node.reason if node is not None else ""
+    if newest is not None and newest.outcome is not None:
+        reason = newest.outcome.reason
     return {
         "name": step,
         "state": step_state(run, step, builds),

@@ -90,6 +90,8 @@ class Attempt:
     only: tuple[str, ...] = ()
     steps: tuple[str, ...] = ()
     """The step names of the template at submission."""
+    native: tuple[str, ...] = ()
+    """Those of them that are no `brig run`: no build tells how they went."""
     timeout_seconds: float = 7200.0
     """The pipeline's run timeout when it began; counted from `submitted`."""
     on_failure: str = ""
@@ -116,6 +118,35 @@ class Attempt:
     """The ends of its steps, in the order in which they were seen; empty where nobody has to be told."""
 
 
+class NodePart(StrEnum):
+    """How far a native step's node has come."""
+
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """What the record remembers of a native step's node in its Workflow, which is swept away."""
+
+    attempt: int
+    """Each attempt runs native steps anew."""
+    part: NodePart
+    started: float | None = None
+    ended: float | None = None
+    reason: str = ""
+    """Why it did not succeed; at most a line."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is in the way of what needs it."""
+        return self.part in {NodePart.SUCCEEDED, NodePart.SKIPPED}
+
+
 @dataclass(frozen=True)
 class StepState:
     """What the record remembers of a step's builds in an epoch, because builds are swept away."""
@@ -126,6 +157,8 @@ class StepState:
     """The highest number ever used."""
     unhandled: bool = False
     """It succeeded only because nobody handles its events and the pipeline allows that."""
+    node: NodeState | None = None
+    """Of a native step, or of one that was skipped: how its node stood when it was last seen."""
 
 
 @dataclass(frozen=True)
@@ -339,11 +372,21 @@ def with_step(run: Run, epoch: int, step: str, seen: StepState) -> Run:
         succeeded=known.succeeded if known.succeeded is not None else seen.succeeded,
         highest=max(known.highest, seen.highest),
         unhandled=known.unhandled or seen.unhandled,
+        node=newer_node(known.node, seen.node),
     )
     if merged == known:
         return run
     steps = {**run.state.steps, (epoch, step): merged}
     return replace(run, state=replace(run.state, steps=steps))
+
+
+def newer_node(known: NodeState | None, seen: NodeState | None) -> NodeState | None:
+    """Of two states of a node that of the higher attempt; within one, an end stands."""
+    if known is None or seen is None:
+        return known or seen
+    if known.attempt != seen.attempt:
+        return max(known, seen, key=lambda one: one.attempt)
+    return seen if known.part is NodePart.RUNNING else known
 
 
 def with_report(run: Run, report: Report, *, to: str, at: float = 0.0) -> Run:
@@ -442,9 +485,7 @@ def _with_closing(run: Run, n: int, at: float, tell: tuple[str, ...]) -> Run:
     notified = {name: replace(state.notified.get(name, Told()), waits=True) for name in tell}
     return replace(
         run,
-        state=replace(
-            state, closings={**state.closings, n: at}, notified={**state.notified, **notified}
-        ),
+        state=replace(state, closings={**state.closings, n: at}, notified={**state.notified, **notified}),
     )
 
 

@@ -9,6 +9,7 @@ The steps are the tasks of the entrypoint's DAG, also those of ordinary containe
 import argparse
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +24,7 @@ from bridge.errors import BadPipeline
 
 _ANNOTATIONS = ("projects", "on", "exit", "checkout", "report", "concurrency", "notify")
 _STEP_VARIABLE = "BRIDGE_STEP"
+_BRIG_RUN = frozenset({"run", "exec"})
 _MAX_NAME = 63
 """Names become label values."""
 _NAME = re.compile(r"[a-z0-9](?:[-a-z0-9.]*[a-z0-9])?")
@@ -217,17 +219,19 @@ def _tasks(entrypoint: _Template) -> Iterator[tuple[_Task, tuple[str, ...]]]:
 
 def _step(name: str, needs: tuple[str, ...], container: _Container | None) -> Step:
     if container is None:
-        return Step(name=name, needs=needs, tries=None)
+        return Step(name=name, needs=needs, tries=None, native=True)
     literal = next((variable.value for variable in container.env if variable.name == _STEP_VARIABLE), None)
     if literal is not None and "{{" not in literal and literal != name:
         raise _Unusable(
             f"task {cut(name)}: its container has {_STEP_VARIABLE}={cut(literal)}, and a step has one name; "
             "give both the same"
         )
-    flags = _flags(_brig_arguments([*container.command, *container.args]))
+    words = [*container.command, *container.args]
+    flags = _flags(_brig_arguments(words))
     return Step(
         name=name,
         needs=needs,
+        native=not _is_brig(words),
         events=tuple(flags.events),
         tries=flags.tries,
         backoff_seconds=flags.backoff,
@@ -240,9 +244,16 @@ def _step(name: str, needs: tuple[str, ...], container: _Container | None) -> St
 def _brig_arguments(words: list[str]) -> list[str]:
     """What follows `brig run`; empty for any other command."""
     for index in range(min(len(words) - 1, 2)):
-        if words[index].rpartition("/")[2] == "brig" and words[index + 1] in {"run", "exec"}:
+        if words[index].rpartition("/")[2] == "brig" and words[index + 1] in _BRIG_RUN:
             return words[index + 2 :]
     return []
+
+
+def _is_brig(words: list[str]) -> bool:
+    """Whether a container runs `brig run`, also as the arguments of an image that begins with it."""
+    names = ["brig" if word.rpartition("/")[2] == "brig" else word for word in words[:3]]
+    pairs = [*pairwise(names)]
+    return names[:1] in (["run"], ["exec"]) or any(("brig", run) in pairs for run in _BRIG_RUN)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -332,7 +332,7 @@ class Reconciling:
                 event=event,
                 number=number,
                 payload=payload,
-                failures=failures_of(attempt, found),
+                failures=failures_of(run, attempt, found),
             )
         )
 
@@ -366,9 +366,7 @@ class Reconciling:
             self.counting.came(Posting.GIVEN_UP)
             return self.runs.change(run.id, lambda now: with_report_given_up(now, report, error=message))
         put_off = isinstance(error, StatusPutOff)
-        self.counting.came(
-            Posting.OVERWRITTEN if overwritten else Posting.PUT_OFF if put_off else Posting.FAILED
-        )
+        self.counting.came(Posting.OVERWRITTEN if overwritten else Posting.PUT_OFF if put_off else Posting.FAILED)
         failures = run.state.report_overwritten if overwritten else run.state.report_failures
         backoff = 0.0 if put_off else min(REPORT_BACKOFF_SECONDS * 2.0**failures, REPORT_BACKOFF_CAP_SECONDS)
         until = self.clock.now() + max(backoff, error.retry_after_seconds or 0.0)

@@ -7,8 +7,8 @@ from typing import Any
 from bridge.core import graphs, names
 from bridge.core.builds import Build, tail_of
 from bridge.core.pipelines import Pipeline
-from bridge.core.representations import run_details
-from bridge.core.runs import Phase, Run
+from bridge.core.representations import node_of, run_details
+from bridge.core.runs import NodePart, Phase, Run
 from bridge.core.terminal_text import last_lines, plain
 from bridge.core.timelines import failing_steps
 from bridge.core.verdicts import Verdict
@@ -148,6 +148,9 @@ def _step(run: Run, told: Json, index: int, needs: _Needs, builds: Sequence[Buil
     newest = max(ours, key=lambda build: build.number, default=None)
     ended = None if newest is None else newest.outcome.ended if newest.outcome else newest.ended
     going = newest is not None and newest.outcome is None
+    node = node_of(run, told["name"])
+    if newest is None and node is not None:
+        begun, ended, going = node.started, node.ended, node.part is NodePart.RUNNING
     return StepView(
         told=told,
         anchor=f"step-{index}",

@@ -72,7 +72,7 @@ def test_failures_are_the_newest_builds_of_steps_that_never_succeeded():
         build("c", 1, Ending.FAILED, epoch=7),
         build(names.exit_step(1), 1, Ending.FAILED),
     ]
-    assert failures_of(ATTEMPT, builds) == (Failure("b", "why", "b2"),)
+    assert failures_of(some_run(), ATTEMPT, builds) == (Failure("b", "why", "b2"),)
 
 
 def test_the_exit_build_is_the_runs_event_under_another_name():

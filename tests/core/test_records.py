@@ -10,7 +10,19 @@ from hypothesis import strategies as st
 
 from bridge.core import records
 from bridge.core.events import Event, Revision
-from bridge.core.runs import Act, Attempt, Kind, Phase, Report, State, StepEnd, StepState, Told
+from bridge.core.runs import (
+    Act,
+    Attempt,
+    Kind,
+    NodePart,
+    NodeState,
+    Phase,
+    Report,
+    State,
+    StepEnd,
+    StepState,
+    Told,
+)
 from bridge.core.verdicts import Verdict
 from bridge.errors import Misconfigured, TooLarge
 
@@ -137,6 +149,7 @@ _WHOLE_ATTEMPT = _everything_changed(
     begun=1.5,
     only=("lint",),
     steps=("build", "lint"),
+    native=("lint",),
     timeout_seconds=60.0,
     on_failure="build_failed",
     on_success="build_succeeded",
@@ -150,13 +163,18 @@ _WHOLE_ATTEMPT = _everything_changed(
     verdict=Verdict.TIMED_OUT,
     reason="too slow",
     finished=(
-        _everything_changed(StepEnd, step="lint", verdict=Verdict.FAILED, at=3.5, reason="exit code 1", build="b1"),
+        _everything_changed(
+            StepEnd, step="lint", verdict=Verdict.FAILED, at=3.5, reason="exit code 1", build="b1"
+        ),
     ),
+)
+_WHOLE_NODE = _everything_changed(
+    NodeState, attempt=2, part=NodePart.FAILED, started=1.5, ended=2.5, reason="exit code 1"
 )
 _WHOLE_STATE = _everything_changed(
     State,
     attempts=(_WHOLE_ATTEMPT,),
-    steps={(1, "lint"): _everything_changed(StepState, succeeded=2, highest=3, unhandled=True)},
+    steps={(1, "lint"): _everything_changed(StepState, succeeded=2, highest=3, unhandled=True, node=_WHOLE_NODE)},
     reported=_REPORT,
     reported_to="board",
     report_given_up=_REPORT,
@@ -233,6 +251,7 @@ def test_the_wire_format_is_this_one():
                 "begun": 1.5,
                 "only": ["lint"],
                 "steps": ["build", "lint"],
+                "native": ["lint"],
                 "timeout_seconds": 60.0,
                 "on_failure": "build_failed",
                 "on_success": "build_succeeded",
@@ -250,7 +269,22 @@ def test_the_wire_format_is_this_one():
                 ],
             }
         ],
-        "steps": [{"epoch": 1, "step": "lint", "succeeded": 2, "highest": 3, "unhandled": True}],
+        "steps": [
+            {
+                "epoch": 1,
+                "step": "lint",
+                "succeeded": 2,
+                "highest": 3,
+                "unhandled": True,
+                "node": {
+                    "attempt": 2,
+                    "part": "failed",
+                    "started": 1.5,
+                    "ended": 2.5,
+                    "reason": "exit code 1",
+                },
+            }
+        ],
         "reported": report,
         "reported_to": "board",
         "report_given_up": report,

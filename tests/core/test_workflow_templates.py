@@ -63,10 +63,10 @@ def test_a_hand_written_template_with_ordinary_containers_is_a_pipeline():
         projects=("acme/widgets",),
         on=(Trigger("pull_request"),),
         steps=(
-            Step("build", tries=None),
-            Step("unit-test", needs=("build",), tries=None),
-            Step("lint", needs=("build",), tries=None),
-            Step("package", needs=("unit-test", "lint", "build"), tries=None),
+            Step("build", tries=None, native=True),
+            Step("unit-test", needs=("build",), tries=None, native=True),
+            Step("lint", needs=("build",), tries=None, native=True),
+            Step("package", needs=("unit-test", "lint", "build"), tries=None, native=True),
         ),
     )
 
@@ -136,12 +136,29 @@ def test_native_steps_need_the_group_before():
 
 
 def test_an_entrypoint_that_is_a_container_is_the_one_step():
-    assert pipeline_of(a_template(container("all", "make"))).steps == (Step("all", tries=None),)
+    assert pipeline_of(a_template(container("all", "make"))).steps == (Step("all", tries=None, native=True),)
 
 
 def test_a_template_of_another_kind_is_a_step_too():
     template = a_template(ONE_STEP[0], {"name": "build", "http": {"url": "https://example.test"}})
-    assert pipeline_of(template).steps == (Step("build", tries=None),)
+    assert pipeline_of(template).steps == (Step("build", tries=None, native=True),)
+
+
+@pytest.mark.parametrize(
+    ("command", "native"),
+    [
+        (["brig", "run", "-e", "build"], False),
+        (["/usr/bin/brig", "exec"], False),
+        (["python", "/opt/brig", "run"], False),
+        (["run", "-e", "build"], False),
+        (["make", "brig"], True),
+        (["sh", "-c", "brig run -e build"], True),
+        (["make", "test"], True),
+    ],
+)
+def test_a_container_is_native_unless_it_is_a_brig_run(command, native):
+    template = a_template(ONE_STEP[0], container("build", *command))
+    assert pipeline_of(template).steps[0].native is native
 
 
 def test_fields_that_are_not_read_here_are_left_to_the_engine():

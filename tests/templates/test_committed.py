@@ -15,6 +15,8 @@ SOURCES = {
     "pull-request": ROOT / "examples/widgets/pipelines/pull-request.yaml",
     "push": ROOT / "examples/widgets/pipelines/push.yaml",
 }
+HAND_WRITTEN = {"native.yaml"}
+"""An example of a template without a pipeline file (test_native.py)."""
 REMEDY = "run `make render` and commit argo-templates/"
 
 
@@ -27,7 +29,7 @@ def fresh(tmp_path_factory):
 
 
 def test_each_committed_template_has_a_source_and_each_source_a_template(fresh):
-    committed = {path.name for path in COMMITTED.iterdir()}
+    committed = {path.name for path in COMMITTED.iterdir()} - HAND_WRITTEN
     assert committed == {path.name for path in fresh.iterdir()} == {f"{name}.yaml" for name in SOURCES}, REMEDY
 
 
