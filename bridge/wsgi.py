@@ -6,12 +6,14 @@ from typing import Any
 
 from flask import Flask
 
+from bridge.clocks import SystemClock
 from bridge.cluster.asked_runs import AskedRuns
 from bridge.cluster.patience import patience
 from bridge.cluster.readiness import Readiness
 from bridge.cluster.tokens import ClusterCallers
 from bridge.flows.commenting import Conversations
 from bridge.flows.freshening import NoApp
+from bridge.flows.sweeping import DeliveryLogs
 from bridge.local.shared_values import SharedValues
 from bridge.ports import InstallationTokens, Projects
 from bridge.settings import Settings, load
@@ -93,6 +95,7 @@ def _gateway(settings: Settings, ports: LocalPorts | ClusterPorts, **world: Any)
         session_seconds=settings.session_hours * 3600,
         badges=settings.badges,
         conversations=cache(lambda: _conversations(settings, ports.projects)),
+        logs=cache(lambda: _delivery_logs(settings, ports.projects)) if settings.webhook else None,
         **world,
     )
 
@@ -116,6 +119,12 @@ def _installation_tokens(settings: Settings, ports: ClusterPorts) -> Installatio
     from bridge.wiring.reporting import installation_tokens  # noqa: PLC0415
 
     return installation_tokens(settings, ports.projects)
+
+
+def _delivery_logs(settings: Settings, projects: Projects) -> DeliveryLogs:
+    from bridge.wiring.sweeping import delivery_logs  # noqa: PLC0415
+
+    return delivery_logs(settings, projects, SystemClock())
 
 
 def _conversations(settings: Settings, projects: Projects) -> Conversations:

@@ -135,6 +135,50 @@ class RunList(TypedDict):
     next: str | None
 
 
+class ReceivedAnswer(TypedDict):
+    """An attempt at a delivery, as GitHub's log has it; `status` is what was answered, 0 for nothing."""
+
+    at: Moment
+    log: str
+    status: int
+    what: str
+
+
+class MatchAnswer(TypedDict):
+    """Whether a pipeline, as it is now, wants an event, and if not, why."""
+
+    pipeline: str
+    wants: bool
+    why: str
+
+
+class EventAnswer(TypedDict):
+    """What happened; empty where it cannot be told."""
+
+    delivery: str
+    provider: str
+    event: str
+    project: str
+    sha: str
+
+
+class ExplainedEvent(EventAnswer):
+    """One event from its delivery to its runs. `ignored`: why there are none, empty if there are some."""
+
+    received: list[ReceivedAnswer]
+    matched: list[MatchAnswer]
+    ignored: str
+    runs: list[RunDetails]
+
+
+class Explanation(TypedDict):
+    """What is known of a run, a commit or a delivery. `notes`: what was not looked at, and why."""
+
+    about: str
+    events: list[ExplainedEvent]
+    notes: list[str]
+
+
 class ActDecision(TypedDict):
     """What became of a request. `attempt`: the one that it begins, that is there already, or that it ends."""
 

@@ -8,9 +8,9 @@ for once more, and the gateway answers that as a duplicate, since the GUID decid
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from bridge.core.deliveries import REDELIVERABLE_SECONDS, Attempt, Deliveries, Lost
@@ -50,6 +50,15 @@ class Page:
     """The git host's own time when it answered."""
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What was sent."""
+
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+    """The same JSON, not the same bytes: its signature fits no more."""
+
+
 class DeliveryLog(Protocol):
     """The log of one hook that points to our gateway."""
 
@@ -60,6 +69,10 @@ class DeliveryLog(Protocol):
 
     def page(self, cursor: str) -> Page:
         """The page at `cursor`, the first one if that is empty. Raises EngineError."""
+        ...
+
+    def recorded(self, attempt: Attempt) -> Recorded:
+        """What an attempt sent. Raises NotFound when the log has it no more, and EngineError."""
         ...
 
     @writes

@@ -4,6 +4,7 @@ Only hooks that point to our gateway are looked at: a repository has others, and
 again. That a project's token may not see hooks is usual; then it is the App's log alone, or nothing.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pydantic import AwareDatetime, BaseModel, TypeAdapter, ValidationError
 from bridge.core.deliveries import Attempt
 from bridge.core.projects import Project
 from bridge.errors import Forbidden, NotFound, Unavailable
-from bridge.flows.sweeping import DeliveryLog, Page
+from bridge.flows.sweeping import DeliveryLog, Page, Recorded
 from bridge.github.app import App
 from bridge.github.calls import Calls, Response, host_time, is_repository, kind_of, wait_seconds, words
 from bridge.ports import Clock
@@ -57,9 +58,19 @@ class _Logged(BaseModel):
     status_code: int | None = None
 
 
+class _Sent(BaseModel):
+    headers: dict[str, str] | None = None
+    payload: dict[str, Any] | None = None
+
+
+class _Recorded(BaseModel):
+    request: _Sent
+
+
 _HOOKS = TypeAdapter(list[_Hook])
 _LOGGED = TypeAdapter(list[_Logged])
 _HOOKED = TypeAdapter(_Hooked)
+_RECORDED = TypeAdapter(_Recorded)
 
 _Ask = Callable[..., Response]
 """Of method, path and act, with what githubkit's request takes; answers also a refusal."""
@@ -218,6 +229,14 @@ class _Log:
             # Of no use, and it would go round.
             following = ""
         return Page(attempts, following, host_time(answer, now=self.clock.now()))
+
+    def recorded(self, attempt: Attempt) -> Recorded:
+        """See DeliveryLog."""
+        act = f"reading a delivery of {self.name}"
+        sent = _read(_RECORDED, self.ask("GET", f"{self.path}/{attempt.id}", act)).request
+        if sent.payload is None:
+            raise NotFound(f"{act}: GitHub has no payload of it any more")
+        return Recorded(sent.headers or {}, json.dumps(sent.payload).encode())
 
     def redeliver(self, attempt: Attempt) -> None:
         """See DeliveryLog."""

@@ -15,12 +15,13 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
 
-from bridge.core.answers import ActDecision, RunDetails, RunList
+from bridge.core.answers import ActDecision, Explanation, RunDetails, RunList
 from bridge.core.builds import Build
 from bridge.core.representations import build_state, run_details, run_summary
 from bridge.core.runs import Kind
 from bridge.core.verdicts import Verdict
 from bridge.flows.acting import act
+from bridge.flows.explaining import NO_WEBHOOK, Explaining
 from bridge.ports import RunFilter
 from bridge.web.access import require_actor, require_reader
 from bridge.web.bodies import read_body
@@ -72,6 +73,17 @@ class _LogWanted(BaseModel):
     build: int | None = Field(None, ge=1, description="The number of another build than the newest.")
     epoch: int | None = Field(None, ge=1, description="The attempt that began its epoch.")
     offset: int | None = Field(None, ge=0, description="Only what is new since this byte.")
+
+
+class _ExplainWanted(BaseModel):
+    """The query of `explain`."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    about: str = Field(
+        min_length=1, max_length=200, description="A run's id, a delivery's, or 7 or more digits of a commit."
+    )
+    project: str = Field("", description="Of GitHub's logs look through this project's and the App's alone.")
 
 
 class ActRequest(BaseModel):
@@ -224,6 +236,28 @@ def approve_run(run_id: str) -> ResponseReturnValue:
 def cancel_run(run_id: str) -> ResponseReturnValue:
     """End the newest attempt."""
     return _act(run_id, Kind.CANCEL, _read_act(ActRequest))
+
+
+@table.route("GET", "/explain", query=_ExplainWanted, answers={200: Answer("What is known.", Explanation)})
+def explain() -> ResponseReturnValue:
+    """What became of a run, a commit or a delivery, with times and reasons.
+
+    A delivery that nobody wanted has no record: it is read in GitHub's log and matched again, which takes a while.
+    """
+    wanted = _read_query(_ExplainWanted)
+    here = gateway()
+    explaining = Explaining(
+        here.runs,
+        here.builds,
+        here.pipelines,
+        here.projects,
+        here.clock,
+        logs=here.logs,
+        no_logs=NO_WEBHOOK,
+        app_id=here.app_id,
+        url_of=here.url_of,
+    )
+    return jsonify(explaining.explain(wanted.about, project=wanted.project))
 
 
 @api.get("/openapi.json")

@@ -10,6 +10,7 @@ from flask import current_app
 
 from bridge.core.metrics import Value
 from bridge.flows.commenting import Conversations
+from bridge.flows.sweeping import DeliveryLogs
 from bridge.ports import Builds, Callers, Clock, InstallationTokens, Pipelines, Projects, Runs
 
 _EXTENSION = "bridge"
@@ -73,6 +74,8 @@ class Gateway:
     patience: Callable[[], AbstractContextManager[None]] = nullcontext
     """Bounds how long the ports may take for one delivery together; whatever takes longer raises Unavailable."""
 
+    logs: Callable[[], DeliveryLogs] | None = None
+    """GitHub's logs of deliveries, for `explain`; None: nobody said which webhooks are ours."""
     conversations: Callable[[], Conversations] | None = None
     """Who asks GitHub about comments and answers them; called when there is one. None: they are events alone."""
     callers: Callers | None = None

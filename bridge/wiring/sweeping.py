@@ -24,11 +24,16 @@ def sweeping(
             "by which the webhooks are known that are ours"
         )
         return None
-    found = GitHubDeliveries(
+    found = delivery_logs(settings, projects, clock)
+    return Sweeping(found, clock, every_seconds=settings.sweep_minutes * 60.0, leads=leads)
+
+
+def delivery_logs(settings: Settings, projects: Projects, clock: Clock) -> GitHubDeliveries:
+    """The logs of the webhooks that point to us. Raises BadSettings."""
+    return GitHubDeliveries(
         projects.all,
         webhook_url=settings.webhook,
         app=github_app(settings),
         base_url=settings.github_api_url,
         clock=clock,
     )
-    return Sweeping(found, clock, every_seconds=settings.sweep_minutes * 60.0, leads=leads)
