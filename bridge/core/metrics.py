@@ -37,6 +37,10 @@ METRICS: Mapping[str, Metric] = {
     "bridge_deliveries_lost": Metric("Deliveries that GitHub could not get rid of and did not send again yet."),
     "bridge_deliveries_redelivered_total": Metric("Deliveries that were asked for again."),
     "bridge_deliveries_expired_total": Metric("Deliveries that were lost for good."),
+    "bridge_notifications_waiting": Metric("Notifications that endpoints were not told of yet."),
+    "bridge_notifications_delivered_total": Metric("Notifications that an endpoint took."),
+    "bridge_notifications_failed_total": Metric("Tries of notifications that failed and are made again."),
+    "bridge_notifications_given_up_total": Metric("Notifications that no endpoint took in all their time."),
 }
 """By name. What ends in `_total` is a counter that begins at 0 with its process, all else a gauge."""
 

@@ -12,9 +12,10 @@ from tests.cluster.conftest import (
     kubelet,
     make_namespace,
     namespace,
+    realm,
 )
 
-__all__ = ["admin", "built_binaries", "control_plane", "kubelet", "make_namespace", "namespace"]
+__all__ = ["admin", "built_binaries", "control_plane", "kubelet", "make_namespace", "namespace", "realm"]
 
 
 def pytest_collection_modifyitems(items):

@@ -214,7 +214,13 @@ def everything() -> dict[str, Any]:
             "extraEgress": [{"ports": [{"port": 3128, "protocol": "TCP"}]}],
         },
         "durableJobs": {"enabled": True},
-        "metrics": {"podMonitor": True, "rules": True, "labels": {"release": "prometheus"}},
+        "metrics": {
+            "podMonitor": True,
+            "rules": True,
+            "rulesFile": True,
+            "pendingHours": 1.5,
+            "labels": {"release": "prometheus"},
+        },
     }
 
 

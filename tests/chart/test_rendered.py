@@ -367,14 +367,3 @@ def test_the_role_for_durable_jobs_is_the_one_of_js():
     assert role["metadata"]["namespace"] == "brigade"
     assert not [one for one in of_kind(by_default(), "Role") if "durable" in one["metadata"]["name"]]
 
-
-def test_alerts_ask_for_metrics_that_there_are():
-    (rules,) = of_kind(rendered(everything()), "PrometheusRule")
-    source = "".join(path.read_text() for path in (ROOT / "bridge").rglob("*.py"))
-    asked = re.findall(
-        r"bridge_[a-z_]+", " ".join(rule["expr"] for group in rules["spec"]["groups"] for rule in group["rules"])
-    )
-    assert asked
-    for name in asked:
-        assert f'"{name}"' in source or f'"{name.removesuffix("_total")}"' in source, name
-    assert not of_kind(by_default(), "PrometheusRule", "PodMonitor")
