@@ -92,8 +92,9 @@ def _is_remembered(state: StepState, attempt: Attempt) -> bool:
 
 def node_state(attempt: Attempt, node: Node) -> NodeState | None:
     """What is worth remembering of a node that no build tells of: a native step's, or one that Argo left out."""
-    left_out = node.phase in {NodePhase.SKIPPED, NodePhase.OMITTED}
-    if not left_out and (node.step not in attempt.native or node.phase is NodePhase.PENDING):
+    # One that is omitted waits for what did not come: its `depends` may have wanted a success.
+    left_out = node.phase is NodePhase.SKIPPED
+    if not left_out and (node.step not in attempt.native or node.phase in {NodePhase.PENDING, NodePhase.OMITTED}):
         return None
     part, reason = NodePart.RUNNING, ""
     if left_out:

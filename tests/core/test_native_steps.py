@@ -117,6 +117,14 @@ def test_a_workflow_that_is_gone_succeeded_if_all_its_steps_were_seen_to():
     assert gone(looked(run, node("smoke-test", NodePhase.SKIPPED, None))) is Verdict.SUCCEEDED
 
 
+def test_what_argo_omitted_since_something_before_it_went_wrong_is_not_done():
+    omitted = node("smoke-test", NodePhase.OMITTED, None, "omitted: depends condition not met")
+    run = looked(a_run(), node("download"), omitted)
+    assert parts(run) == {"download": NodePart.SUCCEEDED}
+    assert gone(run) is Verdict.CANCELLED
+    assert {one["state"] for one in run_details(run, ())["steps"]} == {"succeeded", "pending"}
+
+
 def test_a_retry_runs_native_steps_anew_and_an_earlier_success_is_not_the_retrys():
     run = looked(a_run(), node("download"), node("smoke-test", NodePhase.FAILED, 1), root=NodePhase.FAILED)
     again = a_run(2, run)
