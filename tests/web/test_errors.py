@@ -28,9 +28,14 @@ STATUSES = {
 }
 
 
+def an_error(kind, message):
+    needed = {"retry_after_seconds": 1.0} if kind is errors.StatusPutOff else {}
+    return kind(message, **needed)
+
+
 @pytest.mark.parametrize("kind", EVERY_ERROR, ids=lambda kind: kind.__name__)
 def test_every_error_of_bridge_has_its_answer(kind):
-    problem = problem_of(kind("some reason"))
+    problem = problem_of(an_error(kind, "some reason"))
     assert problem.status == STATUSES.get(kind.__name__, 500)
     assert problem.detail
     assert ("Retry-After" in problem.headers) == (problem.status == 503)
@@ -38,7 +43,7 @@ def test_every_error_of_bridge_has_its_answer(kind):
 
 @pytest.mark.parametrize("kind", EVERY_ERROR, ids=lambda kind: kind.__name__)
 def test_what_a_stranger_must_not_learn_is_not_in_the_answer(kind):
-    problem = problem_of(kind("/var/lib/bridge/runs.db"))
+    problem = problem_of(an_error(kind, "/var/lib/bridge/runs.db"))
     told = kind.__name__ in {"EventRejected", "UnreadableEvent", "TooLarge", "KeyReused", "NotFound", "Conflict"}
     assert ("/var/lib" in problem.detail) == told
 
