@@ -151,8 +151,8 @@ PRECONDITIONS: dict[str, Drop] = {
     "an act is on record before its Workflow ends": Drop(
         ob,
         "owed",
-        "return (*_owed(run, seen), *_asked(run, seen), *ending)",
-        "return (*_owed(run, seen), *ending, *_asked(run, seen))",
+        "return (*owing, *_asked(run, seen), *ending,",
+        "return (*owing, *ending, *_asked(run, seen),",
     ),
     "a step of an attempt that has ended makes no build": Drop(
         steps, "_attach_only", "if known.attempt_ended:", "if False:"

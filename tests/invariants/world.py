@@ -22,17 +22,20 @@ from bridge.core.builds import Build, BuildPhase, BuildSpec, Ending
 from bridge.core.events import Revision
 from bridge.core.executions import Node, NodePhase
 from bridge.core.names import project_id
+from bridge.core.notifications import Subscriber, implied
 from bridge.core.pipelines import Exit, Pipeline, Step, Trigger
 from bridge.core.projects import Project
 from bridge.core.runs import Act, Attempt, Kind, Phase, Report, Run, with_act
 from bridge.core.steps import Options
 from bridge.core.strays import Stray
 from bridge.core.verdicts import Verdict
-from bridge.errors import BridgeError, StatusNotPosted, Unavailable
+from bridge.errors import BridgeError, NotDelivered, StatusNotPosted, Unavailable
 from bridge.flows.accepting import Accepted, accept
 from bridge.flows.fencing import fenced
+from bridge.flows.notifying import NoNotices, Notifying
 from bridge.flows.reconciling import Reconciling, Strays
 from bridge.flows.stepping import Interrupted, Key, Stepping
+from bridge.ports import Message
 from tests.fakes import (
     Fake,
     FakeBuilds,
@@ -73,6 +76,7 @@ BOUND_SECONDS = 180.0 + 30.0
 LIMIT_SECONDS = 120.0
 SOON_SECONDS = 30.0
 """After an end can be seen, or after peace began."""
+ENDPOINT = "chat"
 FINAL = frozenset({"success", "failure", "error"})
 GOING = frozenset({BuildPhase.WAITING, BuildPhase.RUNNING})
 
@@ -145,6 +149,24 @@ class GitHub(FakeReports):
             raise
 
 
+class Endpoint(Fake):
+    """`Outbound`: somebody who is told of everything that happens to runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.subscribers = (Subscriber(ENDPOINT),)
+        self.told: dict[str, list[str]] = {}
+        """By run: what it was told, in order, without repeats."""
+        self.failed = False
+
+    @_can_fail
+    def send(self, endpoint: str, message: Message) -> None:
+        assert endpoint == ENDPOINT
+        told = self.told.setdefault(message.id.partition(":")[0], [])
+        if message.id not in told:
+            told.append(message.id)
+
+
 class Copies(Fake):
     """`Strays`: what people made with Argo's own commands."""
 
@@ -202,6 +224,8 @@ class World:
         self.builds = FakeBuilds(self.clock)
         self.reports = GitHub(self.clock)
         self.strays = Copies(self)
+        self.endpoint = Endpoint()
+        self.notices = self.notifying()
         self.builds.on_create.append(self._begin_build)
         self.lease = 0
         self.answered: set[int] = set()
@@ -234,10 +258,32 @@ class World:
         self._accepted: dict[str, float] = {}
         self.peace: float | None = None
 
+    def notifying(self) -> Notifying:
+        """Who tells the endpoint, with nothing in memory yet."""
+        return Notifying(
+            self.runs,
+            self.endpoint,
+            self.clock,
+            owing=self,
+            source="https://bridge.example.com",
+            url_of=lambda _: "",
+            give_up_seconds=RETENTION_SECONDS,
+        )
+
+    def owing(self) -> list[str]:
+        """The closed runs that owe somebody a notification."""
+        found = [run for run in self.runs.records.values() if run.phase is Phase.CLOSED]
+        return [run.id for run in found if any(told.waits for told in run.state.notified.values())]
+
     def handler(self) -> Reconciling:
-        """An exit handler, which no lease holds back."""
+        """An exit handler, which no lease holds back, and which tells nobody of anything."""
         return replace(
-            self.controller(), runs=self.runs, engine=self.engine, builds=self.builds, reports=self.reports
+            self.controller(),
+            runs=self.runs,
+            engine=self.engine,
+            builds=self.builds,
+            reports=self.reports,
+            notices=NoNotices(),
         )
 
     def controller(self) -> Reconciling:
@@ -255,6 +301,7 @@ class World:
             fenced(ports.Reports, self.reports, leads),
             self.clock,
             strays=fenced(Strays, self.strays, leads),
+            notices=self.notices,
             retention_seconds=RETENTION_SECONDS,
         )
 
@@ -437,6 +484,16 @@ class World:
 
         self.reports.meanwhile("post", "after" if says == "reset" else "before", act, times=times)
 
+    def tell(self) -> None:
+        """The endpoint is told what it has not been told yet."""
+        if not self._survive(self._tell):
+            self.notices = self.notifying()  # the process died, and with it what was in memory
+
+    def _tell(self) -> None:
+        self.notices.sweep()
+        while self.notices.tell_due(ENDPOINT):
+            pass
+
     def lose_repository(self) -> None:
         """GitHub refuses every status from now on."""
         self._refused = True
@@ -445,9 +502,9 @@ class World:
     def fail(self, call: str, when: str, how: str) -> None:
         """The next call of a port's method dies, or its answer is lost, before or after its effect."""
         port, method = call.split(".")
-        error = (
-            Killed() if how == "dies" else StatusNotPosted("lost") if port == "reports" else Unavailable("lost")
-        )
+        lost = {"reports": StatusNotPosted("lost"), "endpoint": NotDelivered("lost")}
+        error = Killed() if how == "dies" else lost.get(port, Unavailable("lost"))
+        self.endpoint.failed |= port == "endpoint"
         getattr(self, port).fail(method, when, error)
 
     def wait(self, seconds: float) -> None:
@@ -602,7 +659,15 @@ class World:
 
     def settle(self) -> None:
         """Leave the world in peace, and look whether everything comes to rest in time."""
-        for port in (self.runs, self.pipelines, self.engine, self.builds, self.reports, self.strays):
+        for port in (
+            self.runs,
+            self.pipelines,
+            self.engine,
+            self.builds,
+            self.reports,
+            self.strays,
+            self.endpoint,
+        ):
             port.heal()
         self._fates.clear()
         while self.paused:
@@ -641,7 +706,8 @@ class World:
             self.clock.advance(dull)
 
     def _rests(self, run: Run) -> bool:
-        return run.phase is Phase.CLOSED and run.applicable_act is None and not self.strays.of(run)
+        waits = any(told.waits for told in run.state.notified.values())
+        return run.phase is Phase.CLOSED and run.applicable_act is None and not self.strays.of(run) and not waits
 
     def _round(self) -> None:
         self.lease += 1
@@ -649,6 +715,8 @@ class World:
             self.controller().reconcile(run_id)
             self.looked[run_id] = self.clock.now()
             self._play_argo(run_id)
+        self.tell()
+        self._check_told_in_time()
         for build in self.builds.builds:
             if build.phase in GOING and names.is_exit_step(build.step) and build.id not in self._hanging:
                 self.builds.succeed(build.id)
@@ -667,6 +735,28 @@ class World:
             if step == "build" or self._succeeded(run, "build"):
                 self._step(run_id, step, attempt.n)
 
+    def _check_told_in_time(self) -> None:
+        """What happened is told soon, also of a run that goes on, unless the endpoint was in trouble before."""
+        if self.endpoint.failed:
+            return
+        for run in self.runs.records.values():
+            told = self.endpoint.told.get(run.id, [])
+            for one in implied(run):
+                late = self.clock.now() - max(one.at, self.peace or 0.0) > SOON_SECONDS
+                hold(not late or one.id_of(run.id) in told, f"{one.id_of(run.id)} is not told")
+
+    def _check_told(self, run: Run) -> None:
+        wanted = [one.id_of(run.id) for one in implied(run)]
+        told = self.endpoint.told.get(run.id, [])
+        if any(run.id == damaged for damaged, _ in self.damaged):
+            return
+        hold(told == wanted, f"{run.id}: the endpoint was told {told}, and what happened is {wanted}")
+        for (epoch, step), known in run.state.steps.items():
+            attempts = [one for one in run.state.attempts if one.epoch == epoch]
+            ended = any(end.step == step for one in attempts for end in one.finished)
+            needed = known.succeeded is not None and not names.is_exit_step(step)
+            hold(ended or not needed, f"{run.id}: nobody is told that {step} finished")
+
     def _check_peace(self) -> None:
         for number in self.answered:
             run_id = names.run_id(
@@ -677,6 +767,7 @@ class World:
         for run in sorted(self.runs.records.values(), key=lambda run: self._order(run.id)):
             newest[run.event.revision.commit, run.context] = run
             self._check_rest(run)
+            self._check_told(run)
         for key, run in newest.items():
             self._check_last_status(key, run)
 
@@ -839,6 +930,7 @@ _PORTS = {
     "builds": (ports.Builds, ("find", "log")),
     "reports": (ports.Reports, ()),
     "strays": (Strays, ()),
+    "endpoint": (ports.Outbound, ()),
 }
 CALLS = sorted(
     f"{port}.{method}"
@@ -869,6 +961,7 @@ OPERATIONS: dict[str, st.SearchStrategy[Operation]] = {
     "unpublish": st.tuples(st.booleans()),
     "github": st.tuples(st.sampled_from(["500", "403", "422", "reset"]), st.integers(1, 5)),
     "lose_repository": st.tuples(),
+    "tell": st.tuples(),
     "fail": st.tuples(
         st.sampled_from(CALLS), st.sampled_from(["before", "after"]), st.sampled_from(["dies", "lost"])
     ),
