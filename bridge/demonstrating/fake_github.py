@@ -302,8 +302,9 @@ class FakeGitHub:
 
     def _limited_as(self, authorization: str) -> str:
         """Whose limits count: all tokens of an installation have one together."""
-        minted = self.apps.find(authorization.partition(" ")[2].strip())
-        return f"installation {minted.installation}" if minted is not None else authorization
+        token = authorization.partition(" ")[2].strip()
+        minted = self.apps.find(token)
+        return f"installation {minted.installation}" if minted is not None else token
 
     def _answered(self, method: str, target: str, authorization: str, body: bytes) -> Reply | None:
         address = urlsplit(target)
