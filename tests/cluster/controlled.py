@@ -20,6 +20,7 @@ from bridge.core.permissions import CONTROLLER, Account, Place, Right, rights_of
 from bridge.core.pipelines import Exit, Pipeline, Step, Trigger
 from bridge.core.runs import Phase, Run
 from bridge.core.workflows import workflow_template
+from bridge.ports import Reports
 from bridge.settings import Settings, load
 from bridge.wiring.controlling import Controller, controller_of
 from tests.cluster.accounts import create_account, grant, token_of
@@ -169,12 +170,13 @@ class Realm:
         access: Access | None = None,
         identity: str = "",
         clock: SystemClock | None = None,
+        reports: Reports | None = None,
         **settings: Any,
     ) -> Iterator[Controller]:
-        """A controller in this process, in a thread; its statuses go to `reports`."""
+        """A controller in this process, in a thread; its statuses go to the realm's `reports`, or to these."""
         api = api_of(access or self.access(), timeout_seconds=10.0)
         controller = controller_of(
-            self.settings(**settings), api, identity=identity, clock=clock, reports_of=lambda *_: self.reports
+            self.settings(**settings), api, identity=identity, clock=clock, reports_of=lambda *_: reports or self.reports
         )
         stop = threading.Event()
         thread = threading.Thread(target=controller.run, args=(stop,), daemon=True)
