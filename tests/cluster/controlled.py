@@ -176,7 +176,11 @@ class Realm:
         """A controller in this process, in a thread; its statuses go to the realm's `reports`, or to these."""
         api = api_of(access or self.access(), timeout_seconds=10.0)
         controller = controller_of(
-            self.settings(**settings), api, identity=identity, clock=clock, reports_of=lambda *_: reports or self.reports
+            self.settings(**settings),
+            api,
+            identity=identity,
+            clock=clock,
+            reports_of=lambda *_: reports or self.reports,
         )
         stop = threading.Event()
         thread = threading.Thread(target=controller.run, args=(stop,), daemon=True)
