@@ -93,7 +93,10 @@ def test_what_failed_is_retried_from_its_page_and_goes_green_before_ones_eyes(wo
         expect(state(page)).to_have_text("running")
         world.say("line-3")
         expect(log).to_contain_text("test 3 ok")
-        eyes.keep("run-following-light")
+        for theme in THEMES:
+            eyes.in_theme(theme)
+            assert not eyes.flaws() + eyes.words_outside()
+            eyes.keep(f"run-following-{theme}")
     finally:
         world.say("enough")
     expect(state(page)).to_have_text("succeeded")
