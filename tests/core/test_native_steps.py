@@ -61,7 +61,7 @@ def test_the_example_is_a_pipeline_of_native_steps():
         ("download", (), True),
         ("smoke-test", ("download",), True),
     ]
-    assert (PIPELINE.exit.on_failure, PIPELINE.report_context) == ("", "bridge/native/release")
+    assert (PIPELINE.exit.on_failure, PIPELINE.report_context) == ("", "ci/smoke-test")
     assert a_run().attempt.native == ("download", "smoke-test")
 
 
