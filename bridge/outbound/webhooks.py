@@ -17,7 +17,6 @@ from bridge.outbound.endpoints import Endpoint
 from bridge.ports import Clock, Message
 
 CONNECT_SECONDS = 3.0
-_ANSWER_BYTES = 8 * 1024
 _REFUSALS = frozenset(
     {
         HTTPStatus.BAD_REQUEST,
@@ -119,13 +118,8 @@ class Webhooks:
 
 
 def _finish(answer: urllib3.BaseHTTPResponse) -> None:
-    """Let the connection be used again if the answer is short, else close it."""
-    try:
-        answer.read(_ANSWER_BYTES)
-        if answer.read(1):
-            answer.close()
-    except (urllib3.exceptions.HTTPError, OSError):
-        # It took the message: how its answer goes on is its own business.
+    """Let the connection be used again after an empty answer, else close it: reading what may never end would keep
+    its endpoint waiting."""
+    if answer.status != HTTPStatus.NO_CONTENT and answer.headers.get("content-length") != "0":
         answer.close()
-    finally:
-        answer.release_conn()
+    answer.release_conn()
