@@ -36,13 +36,13 @@ def begin() -> ResponseReturnValue:
     """Begin a session for the token of the form. 401 for one that is none, 429 after too many of these."""
     require_own_form(request, gateway(), identity_of(request, gateway()))
     following = local_path(request.form.get("next", ""))
-    peer = request.remote_addr or ""
-    wait = guesses().wait_seconds(peer, gateway().clock.monotonic())
+    guesser = _guesser()
+    wait = guesses().wait_seconds(guesser, gateway().clock.monotonic())
     if wait:
         raise TooManyRequests(f"too many tokens that are none; try again in {wait} s", retry_after=wait)
     token = identity_of_token(request.form.get("token", "").strip(), gateway())
     if token is None:
-        guesses().failed(peer, gateway().clock.monotonic())
+        guesses().failed(guesser, gateway().clock.monotonic())
         raise Unauthorized("this is no token of this gateway, or not any more")
     _log.info("signed in", who=token.name, may_act=token.may_act)
     answer = redirect(following, SEE_OTHER)
@@ -59,3 +59,10 @@ def end() -> ResponseReturnValue:
     answer = redirect(url_for("signin.ask"), SEE_OTHER)
     end_session(answer, gateway())
     return answer
+
+
+def _guesser() -> str:
+    """Whose guesses are counted together. A proxy's people are told apart by what it says of them, or one of them
+    could keep all others from signing in; who says it alone only gets away with more guesses."""
+    said = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+    return f"{request.remote_addr} {said[:64]}"

@@ -220,6 +220,15 @@ def test_who_guesses_too_often_has_to_wait_and_others_do_not():
     assert sign_in(world.client, ACT, environ_base=guesser).status_code == 303
 
 
+def test_one_of_a_proxys_people_keeps_nobody_else_from_signing_in():
+    world = shared()
+    guesser = {"X-Forwarded-For": "10.9.9.9, 203.0.113.5"}
+    for _ in range(AT_ONCE):
+        assert sign_in(world.client, "guess", headers=guesser).status_code == 401
+    assert sign_in(world.client, ACT, headers={"X-Forwarded-For": "6.6.6.6, 203.0.113.5"}).status_code == 429
+    assert sign_in(world.client, ACT, headers={"X-Forwarded-For": "203.0.113.6"}).status_code == 303
+
+
 def test_a_form_that_is_too_large_is_not_read():
     world = shared()
     sent = {"csrf": csrf(world.client), "token": "x" * 100_000}
