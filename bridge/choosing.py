@@ -13,7 +13,6 @@ Json = Mapping[str, Any]
 _PULL_REQUEST = re.compile(r"(?P<project>[\w.-]+/[\w.-]+)?#(?P<number>[1-9][0-9]{0,8})|(?P<bare>[1-9][0-9]{0,5})")
 _COMMIT = re.compile(r"[0-9a-f]{7,64}")
 _RUN = re.compile(r"[a-z][a-z0-9-]*-[a-z0-9]+")
-_WHOLE_COMMITS = {40, 64}
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,6 @@ class Wanted:
     pull_request: int | None = None
     project: str = ""
     """Of a pull request; empty if it was not said."""
-
-    @property
-    def whole_commit(self) -> str:
-        """The commit if it is written whole: then the server can filter by it."""
-        return self.commit if len(self.commit) in _WHOLE_COMMITS else ""
 
 
 def wanted(text: str) -> Wanted:

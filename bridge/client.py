@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 from urllib.parse import urlencode
 
 import urllib3
@@ -62,8 +62,66 @@ class Acted:
     """What happens now, or why nothing does."""
 
 
+class Asking(Protocol):
+    """Where commands read runs and ask for acts: a gateway (Client), or a cluster itself (wiring/direct.py).
+
+    Methods raise NotFound, Conflict, Forbidden, Misconfigured (the request or the address cannot be right) or
+    Unavailable (asking again later may help). Answers have the shapes of core/answers.py.
+    """
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def list(
+        self,
+        *,
+        project: str = "",
+        pipeline: str = "",
+        sha: str = "",
+        pull_request: int | None = None,
+        branch: str = "",
+        verdict: str = "",
+        search: str = "",
+        open_only: bool = False,
+        limit: int = MOST_RUNS,
+    ) -> list[dict[str, Any]]:
+        """Summaries of runs, the newest first; an empty filter filters nothing."""
+        ...
+
+    def get(self, run_id: str) -> dict[str, Any]:
+        """All details of a run."""
+        ...
+
+    def explain(self, about: str, *, project: str = "") -> dict[str, Any]:
+        """What is known of a run, a commit or a delivery."""
+        ...
+
+    def log(self, run_id: str, step: str, *, build: int, epoch: int) -> bytes:
+        """The log of a step's build, or its end if it is very long."""
+        ...
+
+    def log_from(self, run_id: str, step: str, *, build: int, epoch: int, offset: int) -> LogPart:
+        """What was written to the log from byte `offset` on, maybe nothing yet, maybe not all there is."""
+        ...
+
+    def act(
+        self,
+        run_id: str,
+        kind: Kind,
+        *,
+        request: str,
+        who: str = "",
+        source: str = "cli",
+        only: tuple[str, ...] = (),
+        follows: int | None = None,
+    ) -> Acted:
+        """Ask for an act; `request` is the same for every repeat of this very wish."""
+        ...
+
+
 class Client:
-    """A gateway's API.
+    """A gateway's API: `Asking` over HTTP.
 
     Methods raise NotFound, Conflict, Forbidden (also for a missing token), Misconfigured (the request or the
     address cannot be right) or Unavailable (asking again later may help), after a few bounded repeats where those
@@ -96,6 +154,9 @@ class Client:
         pipeline: str = "",
         sha: str = "",
         pull_request: int | None = None,
+        branch: str = "",
+        verdict: str = "",
+        search: str = "",
         open_only: bool = False,
         limit: int = MOST_RUNS,
     ) -> list[dict[str, Any]]:
@@ -105,6 +166,9 @@ class Client:
             "pipeline": pipeline,
             "sha": sha,
             "pull_request": pull_request,
+            "branch": branch,
+            "verdict": verdict,
+            "search": search,
             "open": "true" if open_only else "",
             "limit": limit,
         }
@@ -118,6 +182,11 @@ class Client:
     def get(self, run_id: str) -> dict[str, Any]:
         """All details of a run."""
         return self._json("GET", f"/api/v1/runs/{_part(run_id, 'run')}", f"getting run {run_id}")
+
+    def explain(self, about: str, *, project: str = "") -> dict[str, Any]:
+        """What is known of a run, a commit or a delivery. GitHub's logs may have to be looked through."""
+        query = urlencode({"about": about, **({"project": project} if project else {})})
+        return self._json("GET", f"/api/v1/explain?{query}", f"explaining {about[:100]}")
 
     def log(self, run_id: str, step: str, *, build: int, epoch: int) -> bytes:
         """The log of a step's build, or its end if it is very long."""

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import sys
 import time
 import uuid
@@ -15,9 +16,10 @@ import yaml
 
 from bridge import errors, showing
 from bridge import settings as settings_of
-from bridge.choosing import chosen, wanted
-from bridge.client import MOST_RUNS, Client
+from bridge.choosing import Wanted, chosen, wanted
+from bridge.client import MOST_RUNS, Asking, Client
 from bridge.core.runs import Kind
+from bridge.core.verdicts import Verdict
 from bridge.errors import BridgeError, Misconfigured, Unavailable
 from bridge.watching import Logs, Polling, is_closed
 
@@ -76,6 +78,16 @@ class Jobs(StrEnum):
 
 Url = Annotated[
     str | None, typer.Option(help="The gateway's address; BRIDGE_URL if not given.", show_default=False)
+]
+Kube = Annotated[
+    bool,
+    typer.Option(
+        "--kube", help="No gateway: the cluster itself, with your kubeconfig's rights; or set BRIDGE_KUBE=true."
+    ),
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option("-n", "--namespace", help="With --kube: of the records; BRIDGE_NAMESPACE.", show_default=False),
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's id.", show_default=False)]
 Meant = Annotated[
@@ -232,27 +244,32 @@ def list_runs(
     pipeline: Annotated[str, typer.Option(help="Of this pipeline alone.")] = "",
     sha: Annotated[str, typer.Option(help="Of this commit alone; 7 digits are enough.")] = "",
     pull_request: Annotated[int | None, typer.Option("--pr", help="Of this pull request alone.")] = None,
+    branch: Annotated[str, typer.Option(help="Of pushes to this branch and pull requests into it.")] = "",
+    verdict: Annotated[Verdict | None, typer.Option(help="That ended so.")] = None,
+    search: Annotated[str, typer.Option(help="With all these words in what is shown of it.")] = "",
     open_only: Annotated[bool, typer.Option("--open", help="Open runs alone.")] = False,
     limit: Annotated[int, typer.Option(min=1, max=MOST_RUNS, help="At most so many, the newest.")] = 50,
     output: Annotated[ListOutput | None, typer.Option("-o", "--output", help="Instead of a table.")] = None,
     url: Url = None,
+    kube: Kube = False,
+    namespace: Namespace = None,
 ) -> None:
     """List runs, the newest first."""
     commit = wanted(sha) if sha else None
     if commit is not None and not commit.commit:
         raise Misconfigured(f"--sha {sha[:80]!r} is no commit: write 7 or more of its digits")
-    cut = commit is not None and not commit.whole_commit
-    with _client(url) as client:
+    with _client(url, kube, namespace) as client:
         runs = client.list(
             project=project,
             pipeline=pipeline,
-            sha=commit.whole_commit if commit else "",
+            sha=commit.commit if commit else "",
             pull_request=pull_request,
+            branch=branch,
+            verdict=verdict.value if verdict else "",
+            search=search,
             open_only=open_only,
-            limit=MOST_RUNS if cut else limit,
+            limit=limit,
         )
-    if commit is not None and cut:
-        runs = [run for run in runs if str(run.get("sha", "")).startswith(commit.commit)][:limit]
     if output in {ListOutput.JSON, ListOutput.YAML}:
         _dump({"runs": runs}, Output(output.value))
         return
@@ -271,9 +288,11 @@ def get(
     ] = False,
     output: Annotated[Output | None, typer.Option("-o", "--output", help="Instead of tables.")] = None,
     url: Url = None,
+    kube: Kube = False,
+    namespace: Namespace = None,
 ) -> None:
     """Show one run with its steps and builds."""
-    with _client(url) as client:
+    with _client(url, kube, namespace) as client:
         run = _watched(Polling(client), run_id, quiet=output is not None) if watch else client.get(run_id)
     if output is not None:
         _dump(run, output)
@@ -292,23 +311,46 @@ def logs(
         bool, typer.Option("--follow", "-f", help="Go on until the run, or the step, is done.")
     ] = False,
     url: Url = None,
+    kube: Kube = False,
+    namespace: Namespace = None,
 ) -> None:
     """Show the logs of the newest build of each step."""
-    with _client(url) as client:
+    with _client(url, kube, namespace) as client:
         wanted_logs = Logs(Polling(client), run_id, step)
         for line in wanted_logs.following() if follow else wanted_logs.so_far():
             typer.echo(line)
 
 
 @app.command()
-def explain(run_id: RunArgument, *, url: Url = None) -> None:
-    """Tell what happened to a run, in order, and what it waits for."""
-    with _client(url) as client:
-        run = client.get(run_id)
-    timeline = run.get("timeline")
-    _print(showing.timeline_table(timeline if isinstance(timeline, list) else []))
-    typer.echo(f"\n{_now(run)}")
-    _echo_next(run)
+def explain(
+    about: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN|SHA|DELIVERY",
+            help="A run's id, 7 or more digits of a commit, or a delivery's id (X-GitHub-Delivery).",
+            show_default=False,
+        ),
+    ],
+    *,
+    project: Annotated[str, typer.Option(help="Look through this project's deliveries at GitHub alone.")] = "",
+    output: Annotated[Output | None, typer.Option("-o", "--output", help="Instead of tables.")] = None,
+    url: Url = None,
+    kube: Kube = False,
+    namespace: Namespace = None,
+) -> None:
+    """Tell what became of a delivery, a commit or a run, in order and with reasons, and what it waits for.
+
+    A delivery that nobody wanted has no record: it is looked up in GitHub's log and matched again.
+    """
+    with _client(url, kube, namespace) as client:
+        told = client.explain(about, project=project)
+    if output is not None:
+        _dump(told, output)
+        return
+    for event in told.get("events", []):
+        _explain(event)
+    for note in told.get("notes", []):
+        _complain(str(note))
 
 
 @app.command()
@@ -319,29 +361,31 @@ def retry(
         list[str] | None, typer.Option(metavar="STEP", help="This step alone; may be repeated.")
     ] = None,
     url: Url = None,
+    kube: Kube = False,
+    namespace: Namespace = None,
 ) -> None:
     """Run again what did not succeed. Of a commit or pull request: of all its runs that did not."""
-    _act(meant, Kind.RETRY, url, only=tuple(only or ()))
+    _act(meant, Kind.RETRY, _client(url, kube, namespace), only=tuple(only or ()))
 
 
 @app.command()
-def rerun(meant: Meant, *, url: Url = None) -> None:
+def rerun(meant: Meant, *, url: Url = None, kube: Kube = False, namespace: Namespace = None) -> None:
     """Run everything again."""
-    _act(meant, Kind.RERUN, url)
+    _act(meant, Kind.RERUN, _client(url, kube, namespace))
 
 
 @app.command()
-def cancel(meant: Meant, *, url: Url = None) -> None:
+def cancel(meant: Meant, *, url: Url = None, kube: Kube = False, namespace: Namespace = None) -> None:
     """End what runs."""
-    _act(meant, Kind.CANCEL, url)
+    _act(meant, Kind.CANCEL, _client(url, kube, namespace))
 
 
 @app.command()
-def approve(run_id: RunArgument, *, url: Url = None) -> None:
+def approve(run_id: RunArgument, *, url: Url = None, kube: Kube = False, namespace: Namespace = None) -> None:
     """Let a held run begin: of a pull request from a fork whose author the project does not build by itself."""
     if not wanted(run_id).run:
         raise Misconfigured(f"{run_id[:80]!r} is no run: approve the one that you looked at, by its id")
-    _act(run_id, Kind.APPROVE, url)
+    _act(run_id, Kind.APPROVE, _client(url, kube, namespace))
 
 
 @app.command()
@@ -396,9 +440,34 @@ def _complain(message: str) -> None:
         typer.echo(f"bridgectl: {showing.clean(line)}", err=True)
 
 
-def _client(url: str | None) -> Client:
-    settings = settings_of.load(url=url)
+def _client(url: str | None, kube: bool, namespace: str | None) -> Asking:
+    """Who is asked: the cluster itself where that is wanted and no gateway is named with it, else a gateway."""
+    settings = settings_of.load(url=url, kube=kube or None, namespace=namespace)
+    if url is None and settings.kube:
+        from bridge.wiring.direct import DirectClient  # noqa: PLC0415 - as for local
+
+        return DirectClient(settings, dict(os.environ))
     return Client(settings.url, settings.token.get_secret_value())
+
+
+def _explain(event: dict[str, Any]) -> None:
+    """One event, from its delivery to what its runs wait for."""
+    named = [str(event.get(key) or "") for key in ("event", "project", "sha")]
+    typer.echo(showing.clean(" ".join([*filter(None, named), f"delivery {event.get('delivery')}"])))
+    if event.get("received"):
+        typer.echo("\nReceived:")
+        _print(showing.received_table(event["received"]))
+    if event.get("matched"):
+        typer.echo("\nMatched:")
+        for line in showing.matched_lines(event["matched"]):
+            typer.echo(line)
+    for run in event.get("runs", []):
+        typer.echo(f"\nRun {showing.clean(run.get('id'))}:")
+        _print(showing.timeline_table(run.get("timeline") or []))
+        typer.echo(f"\n{_now(run)}")
+        _echo_next(run)
+    if event.get("ignored"):
+        typer.echo(f"\nNow: nothing runs for it: {showing.clean(event['ignored'])}")
 
 
 def _watched(polling: Polling, run_id: str, *, quiet: bool) -> dict[str, Any]:
@@ -439,15 +508,16 @@ def _echo_next(run: dict[str, Any]) -> None:
         typer.echo(line)
 
 
-def _act(meant: str, kind: Kind, url: str | None, *, only: tuple[str, ...] = ()) -> None:
+def _act(meant: str, kind: Kind, asking: Asking, *, only: tuple[str, ...] = ()) -> None:
     """Ask each run that is meant. One that refuses does not keep the others from being asked."""
     what = wanted(meant)
     code = SUCCESS
-    with _client(url) as client:
-        for run_id in (what.run,) if what.run else chosen(what, kind, _runs_of(client, meant)):
+    with asking as client:
+        for run_id, follows in _meant(client, what, kind):
             try:
                 # A request id of its own for each run: a POST whose answer was lost is sent again with the same.
-                acted = client.act(run_id, kind, request=str(uuid.uuid4()), who=_who(), only=only)
+                request = str(uuid.uuid4())
+                acted = client.act(run_id, kind, request=request, who=_who(), only=only, follows=follows)
             except BridgeError as error:
                 _complain(str(error))
                 code = code or _code_of(error)
@@ -457,9 +527,13 @@ def _act(meant: str, kind: Kind, url: str | None, *, only: tuple[str, ...] = ())
         raise typer.Exit(code)
 
 
-def _runs_of(client: Client, meant: str) -> list[dict[str, Any]]:
-    what = wanted(meant)
-    return client.list(project=what.project, sha=what.whole_commit, pull_request=what.pull_request)
+def _meant(client: Asking, what: Wanted, kind: Kind) -> list[tuple[str, int | None]]:
+    """The runs that are meant, each with the attempt that was looked at."""
+    if what.run:
+        return [(what.run, None)]
+    runs = client.list(project=what.project, sha=what.commit, pull_request=what.pull_request)
+    attempts = {str(run.get("id")): run.get("attempt") for run in runs}
+    return [(run_id, attempts.get(run_id)) for run_id in chosen(what, kind, runs)]
 
 
 def _who() -> str:

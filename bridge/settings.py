@@ -139,6 +139,9 @@ class Settings(BaseSettings):
     web_threads: int = Field(8, ge=1, le=128, description="gunicorn's threads in each worker.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     url: str = Field("http://127.0.0.1:8080", description="Commands: the gateway to talk to.")
+    kube: bool = Field(
+        False, description="Commands: no gateway; the cluster itself, with the rights of your kubeconfig."
+    )
     token: SecretStr = Field(SecretStr(""), description="Commands: the Bearer token to send.")
     secret: SecretStr = Field(SecretStr(""), description="Commands: signs what `bridgectl send` posts.")
 

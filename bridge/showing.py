@@ -166,6 +166,23 @@ def timeline_table(moments: Sequence[Json]) -> Table:
     return table
 
 
+def received_table(attempts: Sequence[Json]) -> Table:
+    """The attempts at a delivery, as GitHub's log has them."""
+    table = _table(["WHEN", "ANSWERED", "WHAT", "LOG"])
+    for one in attempts:
+        status = one.get("status") or "nothing"
+        table.add_row(*map(_cell, [one.get("at"), status, one.get("what"), one.get("log")]))
+    return table
+
+
+def matched_lines(pipelines: Sequence[Json]) -> list[str]:
+    """Whether each pipeline wants an event, a line each, with the reason if not."""
+    return [
+        f"  pipeline {clean(one.get('pipeline'))} wants it" if one.get("wants") else f"  {clean(one.get('why'))}"
+        for one in pipelines
+    ]
+
+
 def next_lines(run: Json) -> list[str]:
     """The commands that a person may type next, a line each."""
     commands = run.get("next")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from bridge.client import Client
+from bridge.client import Asking
 from bridge.errors import NotFound, Unavailable
 from bridge.showing import LogLines, clean
 
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 120.0
 class Polling:
     """How often a run is looked at, and for how long no answer is borne."""
 
-    client: Client
+    client: Asking
     poll_seconds: float = POLL_SECONDS
     patience_seconds: float = PATIENCE_SECONDS
     sleep: Callable[[float], None] = time.sleep

@@ -30,7 +30,7 @@ def a_run(name, **changes):
         ("push-0abc", "run", "push-0abc"),
         ("abcdef0", "commit", "abcdef0"),
         ("ABCDEF0", "commit", "abcdef0"),
-        (OLD, "whole_commit", OLD),
+        (OLD, "commit", OLD),
         ("1234567", "commit", "1234567"),
         ("7", "pull_request", 7),
         ("#7", "pull_request", 7),

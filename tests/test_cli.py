@@ -248,6 +248,43 @@ def test_an_explained_run_that_is_closed_says_so(world, type_in):
     assert "Now: it is closed, failed" in type_in("explain", "push-r1")[1]
 
 
+def test_a_commit_is_explained_with_what_every_pipeline_says(world, type_in):
+    world.runs.add(failed_run())
+    code, out, _ = type_in("explain", "ccccccc")
+    assert code == 0
+    assert "  pipeline push wants it" in out
+    assert "Run push-r1:" in out
+    assert json.loads(type_in("explain", "ccccccc", "-o", "json")[1])["events"][0]["runs"][0]["id"] == "push-r1"
+
+
+def test_a_delivery_that_nobody_wanted_is_explained_by_its_attempts_and_the_reason(recorded, type_in):
+    event = {
+        "delivery": "guid-1",
+        "event": "push",
+        "project": "acme/widgets",
+        "sha": "c" * 40,
+        "received": [{"at": "2026-11-24T15:04:05.678Z", "log": "webhook 1", "status": 0, "what": "lost"}],
+        "matched": [{"pipeline": "p", "wants": False, "why": "pipeline p wants tag, not \x1b[2Jpush"}],
+        "ignored": "pipeline p wants tag, not push",
+        "runs": [],
+    }
+    recorded.answer("/api/v1/explain", {"about": "guid-1", "events": [event], "notes": ["acme/b: not looked at"]})
+    code, out, err = type_in("explain", "guid-1", "--project", "acme/widgets")
+    assert code == 0
+    assert "nothing   lost" in out
+    assert "  pipeline p wants tag, not push" in out
+    assert "Now: nothing runs for it: pipeline p wants tag, not push" in out
+    assert err == "bridgectl: acme/b: not looked at\n"
+
+
+def test_a_list_is_narrowed_down_by_branch_verdict_and_words(world, type_in):
+    world.runs.add(failed_run())
+    assert "push-r1" in type_in("list", "--branch", "main", "--verdict", "failed", "--search", "ACME push")[1]
+    assert type_in("list", "--branch", "next")[1] == ""
+    assert type_in("list", "--verdict", "succeeded")[1] == ""
+    assert type_in("list", "--verdict", "bad")[0] == 1
+
+
 def test_a_run_without_builds_has_no_logs(world, type_in):
     world.runs.add(failed_run())
     assert type_in("logs", "push-r1") == (0, "", "")

@@ -74,6 +74,34 @@ class ClusterPipelines:
         return sorted((name, one.reason) for name, one in self.cache.all().items() if one.reason)
 
 
+class ListedPipelines:
+    """The pipelines of a namespace, listed at each call: for commands.
+
+    Args:
+        api: the API server.
+        namespace: of the Workflows.
+
+    """
+
+    def __init__(self, api: Api, namespace: str) -> None:
+        self._api = api
+        self._namespace = namespace
+
+    def all(self) -> list[Pipeline]:
+        """Every pipeline that can be read, by name."""
+        pages = self._api.pages(WORKFLOW_TEMPLATES, self._namespace)
+        found = [_found(template).pipeline for page in pages for template in page.items]
+        return sorted((one for one in found if one is not None), key=lambda pipeline: pipeline.name)
+
+    def read(self, name: str) -> Pipeline:
+        """One of them. Raises NotFound, or BadPipeline with the reason."""
+        return ClusterPipelines(self._api, self._namespace).read(name)
+
+    def refresh(self) -> bool:
+        """It is listed at each call anyway; see the port."""
+        return False
+
+
 @dataclass(frozen=True)
 class _Found:
     pipeline: Pipeline | None = None

@@ -13,15 +13,15 @@ import structlog
 from flask import Blueprint, Response, g, jsonify, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from werkzeug.exceptions import BadRequest, NotFound, UnsupportedMediaType
+from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
 from bridge.core.answers import ActDecision, Explanation, RunDetails, RunList
-from bridge.core.builds import Build
 from bridge.core.representations import build_state, run_details, run_summary
 from bridge.core.runs import Kind
 from bridge.core.verdicts import Verdict
 from bridge.flows.acting import act
 from bridge.flows.explaining import NO_WEBHOOK, Explaining
+from bridge.flows.reading_logs import build_meant, log_left
 from bridge.ports import RunFilter
 from bridge.web.access import require_actor, require_reader
 from bridge.web.bodies import read_body
@@ -198,13 +198,10 @@ def get_log(run_id: str, step: str) -> ResponseReturnValue:
     """
     wanted = _read_query(_LogWanted)
     gateway().runs.read(run_id)
-    build = _build_of(run_id, step, wanted)
+    build = build_meant(gateway().builds, run_id, step, number=wanted.build, epoch=wanted.epoch)
     headers = {"Bridge-Build": str(build.number), "Bridge-Build-State": build_state(build)}
     if wanted.offset is None:
-        text = gateway().builds.log(build)
-        if text is None:
-            text = build.outcome.tail if build.outcome else ""
-        return _plain(text.encode("utf-8", "replace"), headers)
+        return _plain(log_left(gateway().builds, build), headers)
     more, following = gateway().builds.follow(build, offset=wanted.offset)
     return _plain(more, {**headers, "Bridge-Next-Offset": str(following)})
 
@@ -323,17 +320,6 @@ def _read_query(model: type[_Query]) -> _Query:
 def _complaint(error: ValidationError, what: str) -> str:
     problems = [f"{'.'.join(map(str, one['loc']))[:60] or 'it'}: {one['msg']}" for one in error.errors()[:5]]
     return f"{what} cannot be used: {'; '.join(problems)}"
-
-
-def _build_of(run_id: str, step: str, wanted: _LogWanted) -> Build:
-    builds = [
-        build
-        for build in gateway().builds.find(run_id, epoch=wanted.epoch, step=step)
-        if wanted.build is None or build.number == wanted.build
-    ]
-    if not builds:
-        raise NotFound(f"step {step[:100]} of run {run_id[:100]} has no such build")
-    return max(builds, key=lambda build: (build.epoch, build.number))
 
 
 def _plain(text: bytes, headers: dict[str, str]) -> Response:
