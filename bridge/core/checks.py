@@ -175,7 +175,7 @@ def _numbers(builds: list[Build], attempt: Attempt) -> str:
     for build in builds:
         earlier = f" (attempt {build.attempt})" if build.attempt != attempt.n else ""
         told.append(f"{build.number}: {build_state(build).replace('_', ' ')}{earlier}")
-    return ", ".join(told[-5:]) or "none"
+    return ", ".join(told[-5:])
 
 
 def _took(builds: list[Build]) -> str:

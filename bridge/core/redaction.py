@@ -59,7 +59,7 @@ _AUTHORIZATION = re.compile(
 _BEARER = re.compile(r"(?i)(\b(?:bearer|basic)\s+)[A-Za-z0-9+/_.~-]{16,}=*")
 _USERINFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]{1,20}://)[^\s/@'\"<>]{1,400}@")
 _NAMED = re.compile(
-    r"(?i)(\b[a-z0-9_.-]{0,60}(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key)"
+    r"(?i)((?:password|passwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key)"
     r"[\"']?\s*[:=]\s*[\"']?)(?!\[redacted\])[^\s\"',;]{6,}"
 )
 

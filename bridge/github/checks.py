@@ -259,7 +259,8 @@ class GitHubChecks:
         """What the check run says. The builds and their logs are a table and an excerpt: without them it is told
         all the same how the run ended."""
         try:
-            builds = self._builds_of(run.id)
+            # While it goes on the table is what the record remembers.
+            builds = self._builds_of(run.id) if report.is_final else ()
         except BridgeError as exc:
             log.warning("the check of run %s has no table: %s", run.id, exc)
             builds = ()

@@ -102,3 +102,11 @@ def test_no_secret_is_left_in_what_is_shown(text, secrets):
         looked_for = plain(secret).strip()
         if len(looked_for) >= 6 and looked_for not in REDACTED:
             assert looked_for not in shown.replace(REDACTED, "\x00")
+
+
+@pytest.mark.parametrize(
+    "piece", ["a.", "eyJaaaaaaaa.", "token=abc ", "-----BEGIN A PRIVATE KEY-----\n", "x://u:", "\x1b["]
+)
+def test_no_log_takes_long(piece):
+    """A pattern that tries again at each character would take minutes, so this needs no clock."""
+    assert redacted(plain(piece * 400_000), ["a-secret"]) is not None
