@@ -196,6 +196,7 @@ def everything() -> dict[str, Any]:
             },
         },
         "retention": {"days": 14.5, "runs": 1000000},
+        "notifications": {"existingSecret": "endpoints", "days": 1.5},
         "logLevel": "debug",
         "gateway": {**placed, "replicas": 3, "workers": 4, "threads": 16},
         "controller": {**placed, "replicas": 3},

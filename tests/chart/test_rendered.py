@@ -203,6 +203,20 @@ def test_nothing_secret_is_anywhere_but_in_secrets():
             assert all("value" not in variable for variable in container.get("env", []))
 
 
+def test_endpoints_of_notifications_are_a_secret_that_the_controller_alone_has():
+    objects = rendered({"notifications": {"existingSecret": "endpoints"}})
+    told = config(objects, "bridge-controller")
+    assert told["BRIDGE_NOTIFY_FILE"] == "/var/run/secrets/notifications/endpoints.yaml"
+    assert not any(key.startswith("BRIDGE_NOTIFY") for key in config(objects, "bridge-gateway"))
+    pods = {name: pod_spec(one) for name, one in deployments(objects).items()}
+    mounted = {
+        name: [volume["secret"]["secretName"] for volume in pod["volumes"] if volume["name"] == "notifications"]
+        for name, pod in pods.items()
+    }
+    assert mounted == {"bridge-controller": ["endpoints"], "bridge-gateway": []}
+    assert "BRIDGE_NOTIFY_FILE" not in config(rendered(), "bridge-controller")
+
+
 def _decoded(objects):
     found = {}
     for secret in of_kind(objects, "Secret"):

@@ -75,6 +75,23 @@ capabilities:
 {{- end }}
 {{- end -}}
 
+{{- define "bridge.notificationsVolume" -}}
+{{- with .Values.notifications.existingSecret }}
+- name: notifications
+  secret:
+    secretName: {{ . | quote }}
+    defaultMode: 0440
+{{- end }}
+{{- end -}}
+
+{{- define "bridge.notificationsMount" -}}
+{{- if .Values.notifications.existingSecret }}
+- name: notifications
+  mountPath: /var/run/secrets/notifications
+  readOnly: true
+{{- end }}
+{{- end -}}
+
 {{- /* What gateway and controller are both told. */ -}}
 {{- define "bridge.config" -}}
 BRIDGE_NAMESPACE: {{ .Values.workflows.namespace | quote }}
@@ -129,6 +146,10 @@ BRIDGE_WEBHOOK_URL: {{ . | quote }}
 {{- end }}
 {{- with .Values.workflows.argoInstanceID }}
 BRIDGE_ARGO_INSTANCE_ID: {{ . | quote }}
+{{- end }}
+BRIDGE_NOTIFY_DAYS: {{ .Values.notifications.days | quote }}
+{{- if .Values.notifications.existingSecret }}
+BRIDGE_NOTIFY_FILE: /var/run/secrets/notifications/endpoints.yaml
 {{- end }}
 {{- end -}}
 
