@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from bridge.core.runs import Report, Run
 from bridge.errors import UnknownProject
 from bridge.github.checks import GITHUB_CHECK, GitHubChecks
+from bridge.github.limits import Limits
 from bridge.ports import Builds, Projects, Reports
 from bridge.settings import Settings
 from bridge.wiring.reporting import github_app, repository_of
@@ -38,11 +39,12 @@ def checks_or(
     projects: Projects,
     builds: Builds,
     *,
+    limits: Limits | None = None,
     leads: Callable[[], bool] = lambda: True,
 ) -> Reports:
     """Check runs where the settings name an App and want them, else what reports otherwise. Raises BadSettings.
 
-    `leads` says whether this process may still write.
+    `limits` are shared with what else writes there, and `leads` says whether this process may still write.
     """
     app = github_app(settings)
     if app is None or not settings.github_checks:
@@ -54,6 +56,7 @@ def checks_or(
         log_of=builds.log,
         base_url=settings.github_api_url,
         repository_of=lambda name: repository_of(projects, name),
+        limits=limits,
         leads=leads,
     )
     return ChecksOr(checks, otherwise)

@@ -21,6 +21,7 @@ from bridge.flows.controlling import Controlling
 from bridge.flows.fencing import fenced, fenced_calls
 from bridge.flows.freshening import Freshening
 from bridge.flows.reconciling import Reconciling
+from bridge.github.limits import Limits
 from bridge.ports import Clock, Reports
 from bridge.settings import Settings
 from bridge.web.logs import log_as_json
@@ -242,8 +243,9 @@ def controller_of(
 
 def _reports(settings: Settings, ports: ClusterPorts, leads: Callable[[], bool]) -> Reports:
     """Where the reports of a cluster's runs go."""
-    otherwise = cluster_reports(settings, ports.projects, leads=leads)
-    return checks_or(otherwise, settings, ports.projects, ports.builds, leads=leads)
+    limits = Limits()
+    otherwise = cluster_reports(settings, ports.projects, limits=limits, leads=leads)
+    return checks_or(otherwise, settings, ports.projects, ports.builds, limits=limits, leads=leads)
 
 
 def control(settings: Settings, *, on_ready: Callable[[Probes], None] = lambda _probes: None) -> int:

@@ -11,6 +11,7 @@ from bridge.flows.freshening import NoApp
 from bridge.github.app import App, AppTokens
 from bridge.github.calls import TIMEOUT_SECONDS
 from bridge.github.comments import CALL_SECONDS, GitHubConversations
+from bridge.github.limits import Limits
 from bridge.github.statuses import TAKEN, GitHubStatuses
 from bridge.ports import InstallationTokens, Projects, Reports
 from bridge.settings import Settings
@@ -48,21 +49,31 @@ class Unposted:
 
 
 def cluster_reports(
-    settings: Settings, projects: Projects, *, leads: Callable[[], bool] = lambda: True
+    settings: Settings,
+    projects: Projects,
+    *,
+    limits: Limits | None = None,
+    leads: Callable[[], bool] = lambda: True,
 ) -> Reports:
     """Where the statuses of a cluster's runs go. `leads` is asked right before each write."""
-    return StatusesOr(statuses(settings, projects, leads=leads), Unposted())
+    return StatusesOr(statuses(settings, projects, limits=limits, leads=leads), Unposted())
 
 
 def statuses(
-    settings: Settings, projects: Projects, *, leads: Callable[[], bool] = lambda: True
+    settings: Settings,
+    projects: Projects,
+    *,
+    limits: Limits | None = None,
+    leads: Callable[[], bool] = lambda: True,
 ) -> GitHubStatuses:
-    """GitHub, as our App where it is installed, else with the token of each run's project."""
+    """GitHub, as our App where it is installed, else with the token of each run's project. `limits` are shared by
+    all that write there."""
     return GitHubStatuses(
         lambda name: token_of(projects, name),
         app=github_app(settings),
         base_url=settings.github_api_url,
         repository_of=lambda name: repository_of(projects, name),
+        limits=limits,
         leads=leads,
     )
 

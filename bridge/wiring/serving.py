@@ -28,6 +28,7 @@ from bridge.flows.accepting import Accepted, accept
 from bridge.flows.controlling import Controlling
 from bridge.flows.reconciling import Reconciling
 from bridge.flows.sweeping import Sweeping
+from bridge.github.limits import Limits
 from bridge.local.board import Board
 from bridge.local.containers import ENGINES, working_engine
 from bridge.local.emissions import Emissions
@@ -130,8 +131,9 @@ FlowOf = Callable[[Settings, str], tuple[LocalEngine, Reconciling]]
 def local_flow(settings: Settings, url: str) -> tuple[LocalEngine, Reconciling]:
     """The engine that acts, and the controller's flow over the same ports."""
     ports = local_ports(settings)
-    otherwise = StatusesOr(statuses(settings, ports.projects), Board(ports.runs.database))
-    reports = checks_or(otherwise, settings, ports.projects, ports.builds)
+    limits = Limits()
+    otherwise = StatusesOr(statuses(settings, ports.projects, limits=limits), Board(ports.runs.database))
+    reports = checks_or(otherwise, settings, ports.projects, ports.builds, limits=limits)
     flow = reconciling(
         settings,
         runs=ports.runs,
