@@ -194,12 +194,12 @@ class Controlling:
         """Look again at a run as soon as its status may be posted."""
         if not isinstance(found, Run) or found.phase is Phase.CLOSED:
             return
-        due = report_due(found)
-        if due is None:
-            return
-        clock = self._reconciling.clock
-        with self._something:
-            self._later[found.id] = clock.monotonic() + max(due - clock.now(), 0.0)
+        due, clock = report_due(found), self._reconciling.clock
+        left = 0.0 if due is None else due - clock.now()
+        # What was not posted though it was time waits for something else than time: a newer run speaks.
+        if left > 0:
+            with self._something:
+                self._later[found.id] = clock.monotonic() + left
 
     def _waited(self, known: set[str], now: float) -> set[str]:
         with self._something:

@@ -253,7 +253,7 @@ class GitHubStatuses:
         made = self._made_status(github, post, post.body)
         slow = self._monotonic() - began > SLOW_POST_SECONDS or not self._leads()
         if post.report.is_final or slow:
-            self._look_again(github, post, made, before, slow=slow)
+            self._look_again(github, post, made, before)
 
     def _made_status(self, github: _Client, post: "_Post", body: Mapping[str, str]) -> int:
         """Post `body`; answers the id of the status that GitHub made of it, 0 if it does not say."""
@@ -272,7 +272,7 @@ class GitHubStatuses:
         except ValidationError:
             return 0
 
-    def _look_again(self, github: _Client, post: "_Post", made: int, before: Shown | None, *, slow: bool) -> None:
+    def _look_again(self, github: _Client, post: "_Post", made: int, before: Shown | None) -> None:
         """Read the context once: what is there must be what was posted."""
         shown = self._recent(github, post)
         if shown is None:
@@ -284,9 +284,9 @@ class GitHubStatuses:
             raise StatusOverwritten(
                 f"{post.act}: GitHub took it and shows {on_top} on top of this context; it is looked at again"
             )
-        overtaken = _between(shown, before, made) if slow else None
+        overtaken = _between(shown, before, made)
         if overtaken is not None and not overtaken.says(post.body):
-            # What was decided long ago must not cover what was decided since.
+            # What was decided before must not cover what was decided since; whose turn it is the next look tells.
             self._made_status(github, post, overtaken.as_body())
             raise StatusOverwritten(
                 f"{post.act}: while it was on its way a newer status was written, which was put back on top"

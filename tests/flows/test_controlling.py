@@ -5,7 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from bridge.core.runs import Kind, Phase
+from bridge.core.runs import Attempt, Kind, Phase, with_attempt, with_report_put_off
 from bridge.errors import Misconfigured, Unavailable
 from bridge.flows.acting import act
 from bridge.flows.controlling import SWEEP_SECONDS, TROUBLE_SECONDS, Controlling
@@ -32,7 +32,7 @@ class Looks:
     def reconcile(self, run):
         with self._lock:
             self.at.append(run)
-        self.does.get(run, lambda: None)()
+        return self.does.get(run, lambda: None)()
 
     def forget_old(self, run):
         self.forgotten.append(run)
@@ -153,6 +153,19 @@ def test_what_wakes_a_run_during_its_look_makes_another_look():
     until(lambda: all(one.done() for one in loop.controlling._in_flight.values()))
     assert loop.look() == ["a"]
     assert loop.looks.at == ["a", "a"]
+
+
+def test_a_run_whose_status_waits_is_looked_at_as_soon_as_it_may_be_posted():
+    loop = Loop("a", "b")
+    begun = with_attempt(some_run("a"), Attempt(1, Kind.FIRST, 1, 0.0))
+    waits = with_report_put_off(begun, error="429", until=loop.looks.clock.now() + 7)
+    loop.looks.does["a"] = lambda: waits
+    assert loop.look() == ["a", "b"]
+    assert loop.look(seconds=6) == []
+    assert loop.look(seconds=1) == ["a"]
+    # It was time, and it was not posted: a newer run speaks. Time alone changes nothing any more.
+    assert loop.look(seconds=1) == []
+    assert loop.look(seconds=12) == ["b"]
 
 
 def test_a_run_in_trouble_rests_for_longer_each_time_and_hinders_no_other(caplog):

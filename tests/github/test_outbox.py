@@ -379,3 +379,13 @@ def test_a_commit_of_a_fork_that_is_not_seen_yet_is_asked_for_again_for_a_while(
     with pytest.raises(StatusNotPosted, match="No commit found") as caught:
         statuses.post(run, final(), url="")
     assert caught.value.permanent
+
+
+def test_an_older_run_that_was_overtaken_on_its_way_puts_the_newer_verdict_back(github, hand):
+    """It was the newest when it looked; meanwhile a newer run of the commit was accepted, and ended."""
+    older, newer = outbox(github, hand), outbox(github, hand)
+    github.meanwhile(before=lambda: post(newer, final(1, "failure"), "push-r2"))
+    with pytest.raises(StatusOverwritten, match="put back"):
+        post(older, final(1, "success"), "push-r1")
+    assert states(github) == ["failure", "success", "failure"]
+    assert github.history[-1].target_url == LINK + "push-r2"
