@@ -101,6 +101,9 @@ BRIDGE_GITHUB_API_URL: {{ .Values.github.apiUrl | quote }}
 {{- with .Values.publicUrl }}
 BRIDGE_PUBLIC_URL: {{ . | quote }}
 {{- end }}
+{{- with .Values.github.webhookUrl }}
+BRIDGE_WEBHOOK_URL: {{ . | quote }}
+{{- end }}
 {{- with .Values.github.app.id }}
 {{- /* A large number in YAML is a float here and would be written as 1.2e+06. */}}
 BRIDGE_GITHUB_APP_ID: {{ kindIs "string" . | ternary . (. | int64 | toString) | quote }}
@@ -141,9 +144,6 @@ BRIDGE_RETENTION_DAYS: {{ .Values.retention.days | quote }}
 BRIDGE_RETENTION_RUNS: {{ .Values.retention.runs | int64 | quote }}
 BRIDGE_SWEEP_MINUTES: {{ .Values.github.sweepMinutes | quote }}
 BRIDGE_GITHUB_CHECKS: {{ .Values.github.checks | quote }}
-{{- with .Values.github.webhookUrl }}
-BRIDGE_WEBHOOK_URL: {{ . | quote }}
-{{- end }}
 {{- with .Values.workflows.argoInstanceID }}
 BRIDGE_ARGO_INSTANCE_ID: {{ . | quote }}
 {{- end }}
