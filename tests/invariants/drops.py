@@ -145,6 +145,16 @@ PRECONDITIONS: dict[str, Drop] = {
     "a status that was given up is not posted again": Drop(
         ob, "_lacks", "if report in {reported, run.state.report_given_up}:", "if report == reported:"
     ),
+    "a newer commit takes the place of an older one": Drop(
+        ob, "_of_running", "if seen.superseded_by:", "if False:"
+    ),
+    "a stranger's run waits for an approval": Drop(
+        ob, "_owed", "if attempt is None and run.awaits_approval:", "if False:"
+    ),
+    "a held run is closed": Drop(ob, "_of_held", "(Close(),) if _settled(run, report, seen) else ()", "()"),
+    "a held run that was approved begins": Drop(
+        ob, "_owed", "if attempt is None and run.awaits_approval:", "if attempt is None and run.held:"
+    ),
     "a closed run is kept": Drop(
         ob, "_kept", "if seen.now >= run.closed + seen.retention_seconds else ()", "if True else ()"
     ),

@@ -19,6 +19,7 @@ from bridge import ports
 from bridge.core import names
 from bridge.core import obligations as ob
 from bridge.core.builds import Build, BuildPhase, BuildSpec, Ending
+from bridge.core.concurrency import Concurrency, group_of
 from bridge.core.events import Revision
 from bridge.core.executions import Node, NodePhase
 from bridge.core.names import project_id
@@ -35,6 +36,7 @@ from bridge.flows.fencing import fenced
 from bridge.flows.notifying import NoNotices, Notifying
 from bridge.flows.reconciling import Reconciling, Strays
 from bridge.flows.stepping import Interrupted, Key, Stepping
+from bridge.flows.superseding import ListedGroups
 from bridge.ports import Message
 from tests.fakes import (
     Fake,
@@ -55,15 +57,18 @@ RETENTION_SECONDS = 8 * 86400.0
 PIPELINE = Pipeline(
     "push",
     ("acme/widgets",),
-    (Trigger("push"),),
+    (Trigger("push"), Trigger("pull_request")),
     (Step("build", ("build",)), Step("test", ("test",), needs=("build",))),
     exit=Exit(timeout_seconds=EXIT_SECONDS),
     timeout_seconds=TIMEOUT_SECONDS,
+    concurrency=Concurrency.BRANCH,
 )
 PROJECT = Project(name="acme/widgets", id=project_id("acme/widgets"))
 OPTIONS = {"build": Options(("build",), tries=1), "test": Options(("test",), tries=2, timeout_seconds=120)}
-DELIVERIES = {0: ("d0", "a" * 40), 1: ("d1", "a" * 40), 2: ("d2", "b" * 40)}
-"""By number: the delivery and its commit. The first two have one commit and context."""
+DELIVERIES = {0: ("d0", "a" * 40), 1: ("d1", "a" * 40), 2: ("d2", "b" * 40), 3: ("d3", "c" * 40)}
+"""By number: the delivery and its commit. The first two have one commit and context, and the third is a newer one of
+their branch; the last is a stranger's pull request, which waits for an approval."""
+STRANGERS = 3
 MOST_ATTEMPTS = 3
 PATIENCE = 40
 """So often a step's process sleeps before it is asked to end."""
@@ -302,6 +307,7 @@ class World:
             self.clock,
             strays=fenced(Strays, self.strays, leads),
             notices=self.notices,
+            groups=ListedGroups(self.runs),
             retention_seconds=RETENTION_SECONDS,
         )
 
@@ -311,7 +317,11 @@ class World:
         """GitHub sends an event, or sends it again."""
         delivery, commit = DELIVERIES[number]
         event = some_event(delivery=delivery, revision=Revision(commit, "refs/heads/main"))
+        if number == STRANGERS:
+            changes = {"type": "pull_request:opened", "pull_request": 7, "fork_author": "NONE"}
+            event = replace(event, **changes, revision=Revision(commit, "refs/pull/7/head"))
         self.sent.add(number)
+        known = set(self.runs.records)
 
         def send() -> None:
             said = accept(event, PROJECT, runs=self.runs, pipelines=self.pipelines, now=self.clock.now())
@@ -319,6 +329,17 @@ class World:
                 self.answered.add(number)
 
         self._survive(send)
+        self.clock.advance(1.0)
+        for run_id in set(self.runs.records) - known:
+            self._supersede(self.runs.records[run_id])
+
+    def _supersede(self, newer: Run) -> None:
+        """From now on older commits of its branch have to end."""
+        for run in self.runs.records.values():
+            older = group_of(run.event) == group_of(newer.event) and self._order(run.id) < self._order(newer.id)
+            other = run.event.revision.commit != newer.event.revision.commit
+            if older and other and not run.acts and run.phase is not Phase.CLOSED:
+                self._observe(run)
 
     def control(self, number: int) -> None:
         """The controller that leads looks at a run."""
@@ -449,8 +470,8 @@ class World:
     def ask(self, number: int, kind: str, back: int) -> None:
         """A person asks for something."""
         for run in self._chosen(number):
-            newest = len(run.state.attempts)
-            if newest >= MOST_ATTEMPTS and kind != Kind.CANCEL:
+            newest = 0 if kind == Kind.APPROVE else len(run.state.attempts)
+            if (newest >= MOST_ATTEMPTS and kind != Kind.CANCEL) or (kind == Kind.APPROVE and not run.held):
                 return
             self._requests += 1
             act = Act(Kind(kind), f"q{self._requests}", max(0, newest - back), "ann", "cli", self.clock.now())
@@ -527,6 +548,8 @@ class World:
         self._check_successes()
 
     def _check_run(self, run: Run) -> None:
+        approved = any(act.kind is Kind.APPROVE for act in run.acts)
+        hold(approved or not run.held or not run.state.attempts, f"{run.id} began, and nobody approved it")
         verdicts = [one.verdict for one in run.state.attempts]
         hold(all(verdicts[:-1]), f"{run.id}: an older attempt has no verdict")
         for attempt in run.state.attempts:
@@ -773,6 +796,11 @@ class World:
 
     def _check_rest(self, run: Run) -> None:
         attempt = run.attempt
+        if run.awaits_approval:
+            hold(
+                run.phase is Phase.CLOSED and run.verdict is Verdict.CANCELLED, f"{run.id} is held and not closed"
+            )
+            return
         hold(run.phase is Phase.CLOSED and attempt is not None, f"{run.id} is not closed")
         assert attempt is not None
         hold(run.verdict is attempt.verdict, f"{run.id} says {run.verdict}, its attempt {attempt.verdict}")
@@ -923,7 +951,7 @@ def _with(act: Act, run: Run) -> Run:
     return with_act(run, act)
 
 
-_numbers = st.integers(0, 2)
+_numbers = st.integers(0, 3)
 _PORTS = {
     "runs": (ports.Runs, ("read", "payload")),
     "engine": (ports.Engine, ("observe",)),
@@ -957,7 +985,7 @@ OPERATIONS: dict[str, st.SearchStrategy[Operation]] = {
     "suspend": st.tuples(_numbers),
     "copy": st.tuples(_numbers),
     "argo_retry": st.tuples(_numbers),
-    "ask": st.tuples(_numbers, st.sampled_from(["retry", "rerun", "cancel"]), st.integers(0, 1)),
+    "ask": st.tuples(_numbers, st.sampled_from(["retry", "rerun", "cancel", "approve"]), st.integers(0, 1)),
     "unpublish": st.tuples(st.booleans()),
     "github": st.tuples(st.sampled_from(["500", "403", "422", "reset"]), st.integers(1, 5)),
     "lose_repository": st.tuples(),
