@@ -1,12 +1,12 @@
 """What happened to a run, in order, and what it waits for now: for `bridgectl explain` and the run's page."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bridge.core import names
 from bridge.core.builds import Build, BuildPhase, Ending
 from bridge.core.reports import cut, how_to_approve
-from bridge.core.runs import Act, Attempt, Kind, Phase, Run
+from bridge.core.runs import Act, Attempt, Kind, NodePart, NodeState, Phase, Run
 from bridge.core.verdicts import Verdict
 
 LINE_CHARACTERS = 300
@@ -43,6 +43,8 @@ def timeline(run: Run, builds: Sequence[Build]) -> tuple[Moment, ...]:
         placed += _of_attempt(run, attempt)
     for build in builds:
         placed += _of_build(build)
+    for (_, step), known in run.state.steps.items():
+        placed += _of_node(step, known.node) if known.node is not None else []
     placed += _of_statuses(run)
     if run.closed is not None:
         placed.append((run.closed, Moment(run.closed, f"closed: {run.verdict or 'no verdict'}")))
@@ -67,7 +69,8 @@ def what_now(run: Run, builds: Sequence[Build]) -> Now:
 
 
 def failing_steps(run: Run, builds: Iterable[Build]) -> tuple[str, ...]:
-    """The steps of the newest attempt's epoch of which builds ended and none succeeded, by name."""
+    """The steps of the newest attempt's epoch of which builds ended and none succeeded, and native ones that did
+    not succeed in it, by name."""
     attempt = run.attempt
     if attempt is None:
         return ()
@@ -79,7 +82,14 @@ def failing_steps(run: Run, builds: Iterable[Build]) -> tuple[str, ...]:
         if epoch == attempt.epoch and (known.succeeded is not None or known.unhandled)
     }
     failed = {build.step for build in ended if not names.is_exit_step(build.step)}
-    return tuple(sorted(failed - succeeded))
+    return tuple(sorted((failed - succeeded) | set(_failing_native(run, attempt))))
+
+
+def _failing_native(run: Run, attempt: Attempt) -> Iterator[str]:
+    for step in attempt.native:
+        node = run.step(attempt.epoch, step).node
+        if node is not None and node.attempt == attempt.n and node.ended is not None and not node.is_done:
+            yield step
 
 
 def _act_that_begins(run: Run) -> Act | None:
@@ -125,6 +135,18 @@ def _why(attempt: Attempt) -> str:
         return "the first"
     only = f" of {', '.join(attempt.only)}" if attempt.only else ""
     return cut(f"{attempt.kind}{only}", LINE_CHARACTERS)
+
+
+def _of_node(step: str, node: NodeState) -> list[tuple[float, Moment]]:
+    """What is remembered of a native step: its newest attempt's."""
+    name = f"step {step} of attempt {node.attempt}"
+    found = []
+    if node.started is not None and node.part is not NodePart.SKIPPED:
+        found.append((node.started, Moment(node.started, f"{name} started")))
+    if node.ended is not None:
+        what = cut(f"{name} ended: {_how(node.part.value.replace('_', ' '), node.reason)}", LINE_CHARACTERS)
+        found.append((node.ended, Moment(node.ended, what)))
+    return found
 
 
 def _of_build(build: Build) -> list[tuple[float, Moment]]:

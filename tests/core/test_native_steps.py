@@ -13,6 +13,7 @@ from bridge.core.exits import Failure, failures_of
 from bridge.core.reports import final_report
 from bridge.core.representations import run_details
 from bridge.core.runs import Attempt, Kind, NodePart, NodeState, with_attempt, with_end, with_step
+from bridge.core.timelines import failing_steps, timeline
 from bridge.core.verdicts import Verdict
 from bridge.core.workflow_templates import pipeline_of
 from tests.fakes import some_run
@@ -152,6 +153,15 @@ def test_pages_and_checks_show_them():
     summary = check_of(run, final_report(run, run.attempt, run.attempt.verdict)).summary
     assert "| <code>download</code> | succeeded | its own container | 5s |" in summary
     assert "| <code>smoke-test</code> | failed | its own container | 5s |" in summary
+
+
+def test_what_happened_to_them_is_told_in_order():
+    run = looked(a_run(), node("download"), node("smoke-test", NodePhase.FAILED, 1), root=NodePhase.FAILED)
+    told = [moment.what for moment in timeline(run, ())]
+    assert told.index("step download of attempt 1 ended: succeeded") < told.index(
+        "step smoke-test of attempt 1 ended: failed: exit code 1"
+    )
+    assert failing_steps(run, ()) == ("smoke-test",)
 
 
 def test_the_failure_event_names_them():
