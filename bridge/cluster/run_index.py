@@ -27,12 +27,12 @@ class _Known:
     pipeline: str
     closed: float | None
     """None: it is open."""
-    owes: bool = False
-    """It is closed, and endpoints wait to be told."""
     pending_since: float | None = None
     """Of an open one: since when it has had no final status."""
     final_due: float | None = None
     """When it should have one."""
+    owes: bool = False
+    """It is closed, and endpoints wait to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,7 @@ class RunIndex:
         if run.closed is None or run.applicable_act is not None:
             self._wake(run.id)
             return _Known(run.accepted, pipeline, None, pending_since(run), final_due(run))
-        return _Known(run.accepted, pipeline, run.closed, run.owes_notifications)
+        return _Known(run.accepted, pipeline, run.closed, owes=run.owes_notifications)
 
 
 def _key(run: Run) -> tuple[str, str, str]:
