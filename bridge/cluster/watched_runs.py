@@ -21,7 +21,7 @@ from bridge.core.runs import Attempt, Run, State
 from bridge.errors import BridgeError, Misconfigured
 from bridge.ports import Created, RunFilter
 
-SYNC_SECONDS = 2.0
+SYNC_SECONDS = 5.0
 """So long a list waits for the first one of the watch; then it is made by itself."""
 
 

@@ -79,7 +79,8 @@ class World:
 
     def deliver(self, event: str, payload: dict) -> tuple[int, dict]:
         body = json.dumps({**payload, "repository": {"full_name": "acme/widgets"}}).encode()
-        return send(f"{self.url}/events/github", event, body, secret=SECRET, delivery=str(uuid.uuid4()))
+        where, delivery = f"{self.url}/events/github", str(uuid.uuid4())
+        return send(where, event, body, secret=SECRET, delivery=delivery, timeout_seconds=PATIENCE_SECONDS)
 
     def push(self, commit: str = "c" * 40) -> str:
         status, answer = self.deliver(
@@ -89,13 +90,16 @@ class World:
         return answer["runs"][0]["id"]
 
     def get(self, path: str) -> dict:
-        answer = self.http.request("GET", f"{self.url}/api/v1{path}", timeout=30)
+        answer = self.http.request("GET", f"{self.url}/api/v1{path}", timeout=PATIENCE_SECONDS)
         assert answer.status == 200, answer.data
         return answer.json()
 
     def act(self, run: str, kind: str, **more) -> tuple[int, dict]:
         answer = self.http.request(
-            "POST", f"{self.url}/api/v1/runs/{run}/{kind}", json={"request": str(uuid.uuid4()), **more}, timeout=30
+            "POST",
+            f"{self.url}/api/v1/runs/{run}/{kind}",
+            json={"request": str(uuid.uuid4()), **more},
+            timeout=PATIENCE_SECONDS,
         )
         return answer.status, answer.json()
 
