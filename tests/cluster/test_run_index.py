@@ -72,6 +72,19 @@ def test_open_runs_come_the_oldest_first_and_closed_ones_do_not(runs, index_of, 
     assert [index.is_closed(name) for name in ("a", "b", "c", "unknown")] == [False, False, True, False]
 
 
+def test_it_knows_for_how_long_a_final_status_is_missing_and_that_a_closed_run_has_one(runs, index_of):
+    stored(runs, "c", at=9.0)
+    index = index_of()
+    assert index.waits(now=5000.0) == {"bridge_oldest_pending_seconds": 0.0, "bridge_overdue_seconds": 0.0}
+    stored(runs, "a", accepted=1000.0)
+    eventually(lambda: index.open() == ["a"], "a is open")
+    assert index.waits(now=5000.0) == {"bridge_oldest_pending_seconds": 4000.0, "bridge_overdue_seconds": 3970.0}
+    begun = Attempt(1, Kind.FIRST, 1, begun=4000.0, timeout_seconds=700.0)
+    runs.change("a", lambda now: with_attempt(now, begun))
+    eventually(lambda: index.waits(now=5000.0)["bridge_oldest_pending_seconds"] == 1000.0, "its attempt counts")
+    assert index.waits(now=5000.0)["bridge_overdue_seconds"] == 5000.0 - (4000.0 + 700.0 + 180.0 + 30.0)
+
+
 def test_what_happens_later_is_known_soon_and_wakes(runs, index_of, woken):
     index = index_of()
     stored(runs, "a")
