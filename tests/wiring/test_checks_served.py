@@ -1,10 +1,12 @@
 """Check runs end to end: `bridgectl local` as a process, a GitHub App, real builds, and GitHub's Re-run button."""
 
+import json
 import sys
 
 import pytest
 
 from bridge.demonstrating.fake_github import FakeGitHub
+from bridge.demonstrating.payloads import example
 from bridge.demonstrating.servers import Server
 from tests.github.apps import APP_ID, key_file, with_app
 from tests.github.rerunning import rerequested
@@ -125,3 +127,27 @@ def test_an_app_that_may_not_write_checks_posts_statuses(world):
     history = world.github.wait_until(lambda posted: len(posted) == 2, timeout_seconds=120)
     assert [(one.context, one.state) for one in history] == [(CONTEXT, "pending"), (CONTEXT, "failure")]
     assert world.github.checks.all == ()
+
+
+def test_a_merge_group_is_a_check_of_its_commit_under_the_pull_requests_name_and_ends_with_the_group(world):
+    slow = """
+const { events } = require("brigadier");
+events.on("wait", () => new Promise((done) => setTimeout(done, 600000)));
+"""
+    pipeline = "projects: acme/widgets\non: [pull_request, merge_group]\nsteps: [{name: wait}]\n"
+    world.write(slow, pipeline=pipeline)
+    world.serve()
+    group = json.loads(example("merge_group", "checks_requested").body)
+    sha = group["merge_group"]["head_sha"]
+    status, answer = world.deliver("merge_group", group)
+    assert status == 202, answer
+    run = answer["runs"][0]["id"]
+    pushed = {"ref": group["merge_group"]["head_ref"], "after": sha, "head_commit": {"id": sha}}
+    assert world.deliver("push", pushed)[0] == 200
+    world.until(run, lambda found: found["steps"] and found["steps"][0]["state"] == "running")
+    [check] = world.github.checks.all
+    assert (check.head_sha, check.name, check.status) == (sha, "bridge/push/pull_request", "in_progress")
+    status, answer = world.deliver("merge_group", {**group, "action": "destroyed", "reason": "dequeued"})
+    assert (status, [one["id"] for one in answer["runs"]]) == (202, [run])
+    [check] = world.completed(1)
+    assert (check.conclusion, check.title) == ("cancelled", "cancelled by the merge queue (dequeued)")
