@@ -321,7 +321,6 @@ class World:
             changes = {"type": "pull_request:opened", "pull_request": 7, "fork_author": "NONE"}
             event = replace(event, **changes, revision=Revision(commit, "refs/pull/7/head"))
         self.sent.add(number)
-        known = set(self.runs.records)
 
         def send() -> None:
             said = accept(event, PROJECT, runs=self.runs, pipelines=self.pipelines, now=self.clock.now())
@@ -330,16 +329,6 @@ class World:
 
         self._survive(send)
         self.clock.advance(1.0)
-        for run_id in set(self.runs.records) - known:
-            self._supersede(self.runs.records[run_id])
-
-    def _supersede(self, newer: Run) -> None:
-        """From now on older commits of its branch have to end."""
-        for run in self.runs.records.values():
-            older = group_of(run.event) == group_of(newer.event) and self._order(run.id) < self._order(newer.id)
-            other = run.event.revision.commit != newer.event.revision.commit
-            if older and other and not run.acts and run.phase is not Phase.CLOSED:
-                self._observe(run)
 
     def control(self, number: int) -> None:
         """The controller that leads looks at a run."""
@@ -806,6 +795,9 @@ class World:
         hold(run.verdict is attempt.verdict, f"{run.id} says {run.verdict}, its attempt {attempt.verdict}")
         begun = attempt.submitted if attempt.submitted is not None else attempt.begun
         due = max(self.peace or 0.0, begun + attempt.timeout_seconds) + BOUND_SECONDS
+        newest = max(self._group_of(run), key=lambda one: self._order(one.id))
+        if newest.event.revision.commit != run.event.revision.commit and not run.acts:
+            due = min(due, max(self.peace or 0.0, newest.accepted) + SOON_SECONDS)
         seen = self._observable.get((run.id, attempt.n))
         if seen is not None and (run.id, attempt.n) not in self.damaged:
             due = min(due, max(self.peace or 0.0, seen) + SOON_SECONDS)
@@ -844,6 +836,9 @@ class World:
     def _chosen(self, number: int) -> list[Run]:
         known = sorted(self.runs.records.values(), key=lambda run: self.runs._order[run.id])
         return [known[number % len(known)]] if known else []
+
+    def _group_of(self, run: Run) -> list[Run]:
+        return [one for one in self.runs.records.values() if group_of(one.event) == group_of(run.event)]
 
     def _newest(self, run: Run) -> str:
         return names.workflow_name(run.id, max(1, len(run.state.attempts)))
