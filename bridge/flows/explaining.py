@@ -172,7 +172,10 @@ class Explaining:
     def _looked_up(self, logs: DeliveryLogs, guid: str, project: str, notes: list[str]) -> Found | None:
         until = self.clock.monotonic() + LOOK_SECONDS
         names = {one.name for one in self.projects.all()}
-        for source in logs.sources():
+        sources = logs.sources()
+        if not sources:
+            notes.append("GitHub's logs were not looked at: there is no GitHub App, and no project with a token")
+        for source in sources:
             # The App's is of all repositories.
             if project and source in names and source != project:
                 continue

@@ -7,8 +7,11 @@ import pytest
 from bridge.commands import run as typed
 from bridge.core.runs import Kind, Phase
 from bridge.core.verdicts import Verdict
+from bridge.demonstrating.fake_github import FakeGitHub
+from tests.cluster.client import path
 from tests.cluster.controlled import PROJECT
 
+TOKEN = "ghp-of-the-project"
 READ = [
     {"apiGroups": [""], "resources": ["secrets", "pods"], "verbs": ["get", "list"]},
     {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
@@ -67,9 +70,34 @@ def test_a_person_lists_explains_and_retries_with_no_gateway(realm, brigade, typ
     assert (asked.kind, asked.who, asked.source, asked.follows) == (Kind.RETRY, who, "cli", 1)
     (fired,) = brigade.builds(run)
     assert fired["labels"]["bridge.brigade.sh/step"] == "exit.1"
+    for arguments in (["logs", run, "exit.1"], ["logs", "-f", run]):
+        code, out, err = type_in("ada", ACT, *arguments)
+        assert (code, out) == (0, "==> exit.1, build 1\ndone\n"), err
     code, out, err = type_in("ada", ACT, "get", run, "-o", "yaml")
     assert code == 0, err
     assert "verdict: succeeded" in out
+
+
+def test_a_delivery_that_nobody_wanted_is_explained_with_the_tokens_that_this_person_may_read(
+    realm, type_in, monkeypatch
+):
+    realm.pipeline()
+    webhook = "https://bridge.example/events/github"
+    secrets = path("secrets", realm.brigade_namespace)
+    (project,) = realm.admin.get(secrets, labelSelector="component=project")["items"]
+    realm.admin.patch(f"{secrets}/{project['metadata']['name']}", {"stringData": {"github.token": TOKEN}})
+    with FakeGitHub(tokens=[TOKEN]) as github:
+        hook = github.hooks.add(PROJECT, webhook)
+        body = json.dumps({"action": "opened", "repository": {"full_name": PROJECT}}).encode()
+        guid = github.hooks.put(hook, 200, event="issues", body=body)
+        monkeypatch.setenv("BRIDGE_GITHUB_API_URL", github.url)
+        assert "BRIDGE_WEBHOOK_URL" in type_in("ada", READ, "explain", guid)[2]
+        monkeypatch.setenv("BRIDGE_WEBHOOK_URL", webhook)
+        code, out, err = type_in("ada", READ, "explain", guid)
+    assert code == 0, err
+    assert "200" in out
+    assert "Now: nothing runs for it: " in out
+    assert TOKEN not in out + err
 
 
 def test_who_may_only_read_reads_and_is_told_what_is_missing(realm, type_in):

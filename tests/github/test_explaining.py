@@ -11,7 +11,7 @@ from bridge.web.app import create_app
 from tests.fakes import some_event, some_run
 from tests.github import test_deliveries
 from tests.github.test_deliveries import REPOSITORY, TOKEN, away
-from tests.web.worlds import COMMIT, PUSH, a_pipeline
+from tests.web.worlds import COMMIT, PUSH, a_pipeline, a_project
 
 world, with_the_app = test_deliveries.world, test_deliveries.with_the_app
 
@@ -101,6 +101,9 @@ def test_of_what_nobody_knows_it_is_said_where_was_not_looked(world):
     unknown = "00000000-0000-0000-0000-000000000000"
     assert "nothing is known of" in explained(world, unknown, status=404)["detail"]
     assert "BRIDGE_WEBHOOK_URL" in explained(world, unknown, status=404, logs=False)["detail"]
+    world.projects = []
+    assert "no project with a token" in explained(world, unknown, status=404)["detail"]
+    world.projects = [a_project(token=TOKEN)]
     world.github.hooks.blind(TOKEN)
     world.hook()
     told = explained(world, unknown, status=404)["detail"]
