@@ -17,8 +17,15 @@ from bridge.core.endings import node_end
 from bridge.core.executions import Execution, Node, NodePhase
 from bridge.core.pipelines import Pipeline
 from bridge.core.reports import cut
-from bridge.core.runs import Attempt, Phase, Run, StepEnd, Told
+from bridge.core.runs import Attempt, NodePart, NodeState, Phase, Run, StepEnd, Told
 from bridge.core.verdicts import Verdict
+
+_NODE_VERDICTS = {
+    NodePart.SUCCEEDED: Verdict.SUCCEEDED,
+    NodePart.FAILED: Verdict.FAILED,
+    NodePart.TIMED_OUT: Verdict.TIMED_OUT,
+    NodePart.ERROR: Verdict.ERROR,
+}
 
 TYPE_PREFIX = "sh.brigade.bridge."
 REASON_CHARACTERS = 400
@@ -146,7 +153,15 @@ def _step_end(
             return None
         verdict = Verdict.SUCCEEDED if newest.outcome.ending is Ending.SUCCEEDED else newest.outcome.ending.verdict
         return StepEnd(step, verdict, _ended(newest, now), _line(newest.outcome.reason), newest.id)
+    if node is None and state.node is not None and state.node.attempt == attempt.n:
+        return _remembered_end(step, state.node, now)
     return _node_step_end(attempt, node, newest, builds, now=now)
+
+
+def _remembered_end(step: str, node: NodeState, now: float) -> StepEnd | None:
+    """Of a native step whose Workflow is gone: what was mirrored."""
+    verdict = _NODE_VERDICTS.get(node.part)
+    return None if verdict is None else StepEnd(step, verdict, node.ended or now, _line(node.reason))
 
 
 def _node_step_end(

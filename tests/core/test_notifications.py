@@ -26,6 +26,8 @@ from bridge.core.runs import (
     Act,
     Attempt,
     Kind,
+    NodePart,
+    NodeState,
     Phase,
     State,
     StepEnd,
@@ -197,6 +199,15 @@ def test_containers_of_somebodys_own_end_with_their_nodes_and_what_is_left_out_h
     ]
     found = ends_of(going(), nodes=nodes, builds=[build("build")])
     assert [(one.step, one.verdict) for one in found] == [("lint", Verdict.SUCCEEDED), ("docs", Verdict.ERROR)]
+
+
+def test_a_native_step_whose_workflow_is_gone_ended_as_it_was_last_seen():
+    ended = NodeState(1, NodePart.FAILED, NOW, NOW + 2, "exit code 1")
+    run = with_step(going(), 1, "build", StepState(node=ended))
+    run = with_step(run, 1, "test", StepState(node=NodeState(1, NodePart.SKIPPED)))
+    assert step_ends(run, run.attempt, None, (), now=NOW + 7) == (
+        StepEnd("build", Verdict.FAILED, NOW + 2, "exit code 1"),
+    )
 
 
 def test_what_goes_on_when_its_run_ends_has_ended_once_its_build_has():
