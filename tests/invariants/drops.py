@@ -104,6 +104,15 @@ PRECONDITIONS: dict[str, Drop] = {
         endings, "_fired", "return any(", "return False and any("
     ),
     "a verdict stands": Drop(runs, "with_end", " or attempt.verdict is not None", ""),
+    "the verdict comes before builds are given up": Drop(
+        ob,
+        "_owed",
+        "    overdue = _overdue_exits(run, seen)\n",
+        "    overdue = (*_overdue_exits(run, seen), *_left_over(seen, Verdict.CANCELLED))\n",
+    ),
+    "a retry adopts the builds of before": Drop(
+        ob, "_of_ended", "_left_over(seen, verdict) if act.kind is Kind.RERUN else ()", "_left_over(seen, verdict)"
+    ),
     "a rerun ends the builds of before": Drop(
         ob, "_of_ended", "_left_over(seen, verdict) if act.kind is Kind.RERUN else ()", "()"
     ),

@@ -632,8 +632,22 @@ class World:
         ]
         going = [one for one in alike if one.phase in GOING]
         hold(len(going) <= 1, f"two builds of {build.step} of {build.run} go on")
+        self._check_given_up(build)
         if build.outcome is not None and build.outcome.ending is Ending.SUCCEEDED:
             self._succeeded_once.setdefault((build.run, build.epoch, build.step), build.number)
+
+    def _check_given_up(self, build: Build) -> None:
+        """Builds are ended with their run, and not before; those that a retry adopts go on."""
+        run = self.runs.records.get(build.run)
+        if run is None or not build.given_up.startswith("the run ended"):
+            return
+        attempt, following = run.attempt_numbered(build.attempt), run.attempt_numbered(build.attempt + 1)
+        key = (build.run, build.attempt)
+        ended = attempt is not None and attempt.verdict is not None
+        hold(ended or key in self.damaged, f"{build.step} of {build.run} was ended, and its attempt goes on")
+        adopts = following is not None and following.kind is Kind.RETRY and following.verdict is None
+        adopted = adopts and key in self._waited
+        hold(not adopted, f"{build.step} of {build.run} was ended, and a retry that waited adopts it")
 
     def _check_successes(self) -> None:
         for spec in self.builds.specs:
