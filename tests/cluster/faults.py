@@ -490,7 +490,8 @@ class Faults:
             client.close()
             return
         # OSError, HTTPException: either side left; a ValueError is what writing to a closed file raises.
-        with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+        # A client that is killed right after it came leaves a socket that knows no peer.
+        with contextlib.closing(secure), contextlib.suppress(OSError, http.client.HTTPException, ValueError):
             _Handler(secure, self)
 
     @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """`make chaos`: many runs on the real API server, each with a fault, and none is lost or doubled."""
 
+import logging
 import os
 import random
 
@@ -14,7 +15,11 @@ LEAST = 10
 
 
 @pytest.mark.timeout(900 + 15 * RUNS)
-def test_whatever_happens_to_each_of_many_runs_they_are_all_closed_and_nothing_is_doubled(realm, playing_brigade):
+def test_whatever_happens_to_each_of_many_runs_they_are_all_closed_and_nothing_is_doubled(
+    realm, playing_brigade, caplog
+):
+    # One client of the API server plays for all runs.
+    caplog.set_level(logging.ERROR, "urllib3.connectionpool")
     print(f"\nseed: {SEED} (BRIDGE_CHAOS_SEED={SEED} BRIDGE_CHAOS_RUNS={RUNS} make chaos)")
     with Chaos(realm, playing_brigade, SEED) as chaos:
         trials = chaos.run_all(RUNS)
