@@ -4,6 +4,8 @@ const { events, Job } = require("brigadier");
 
 function script(name, e, path) {
   const job = new Job(name, "alpine:3.20", ["cd /src", `sh ${path}`]);
+  // What the job prints goes into the build's log, and with it to wherever a failure is shown.
+  job.streamLogs = true;
   const pull = JSON.parse(e.payload || "{}").pull_request;
   // What comes from outside goes into the environment, never into a task's text.
   job.env = { COMMIT: e.revision.commit, BRANCH: pull ? pull.head.ref : e.revision.ref };
