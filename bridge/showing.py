@@ -136,6 +136,11 @@ def run_table(run: Json, *, now: float) -> Table:
         ("Status", told),
         ("Not taken", status.get("error")),
         ("Waits for", run.get("waits_for")),
+        *(
+            ("Not told", f"{one.get('endpoint')}, {one.get('given_up')} notifications: {one.get('error')}")
+            for one in _list(run, "notified")
+            if one.get("given_up")
+        ),
     ]
     for name, value in facts:
         cell = _cell(value)

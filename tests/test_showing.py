@@ -82,6 +82,9 @@ def test_one_run_is_shown_with_its_steps_builds_and_next_commands():
     facts = printed(run_table(details, now=NOW))
     assert "http://here/runs/push-r1" in facts
     assert "failure (bridge/push/push), taken by github: step test failed" in facts
+    assert "Not told" not in facts
+    details["notified"] = [{"endpoint": "ops", "told": 3, "given_up": 2, "error": "it answered 410"}]
+    assert "ops, 2 notifications: it answered 410" in printed(run_table(details, now=NOW))
     rows = [line.split() for line in printed(steps_table(details, now=NOW)).splitlines()]
     assert [row[:3] for row in rows[1:]] == [
         ["build", "succeeded", "1"],

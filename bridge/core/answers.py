@@ -116,6 +116,15 @@ class MomentAnswer(TypedDict):
     what: str
 
 
+class NotifiedAnswer(TypedDict):
+    """What an endpoint was told of a run; `error` is why it will never get some of it."""
+
+    endpoint: str
+    told: int
+    given_up: int
+    error: str
+
+
 class RunDetails(RunSummary):
     """All there is to know of a run."""
 
@@ -124,6 +133,7 @@ class RunDetails(RunSummary):
     exit_builds: list[BuildAnswer]
     acts: list[ActAnswer]
     timeline: list[MomentAnswer]
+    notified: list[NotifiedAnswer]
     waits_for: str
     next: list[str]
 

@@ -55,6 +55,10 @@ def details(run: Run, builds: Sequence[Build], *, url: str = "") -> RunDetails:
             for act in run.acts
         ],
         "timeline": [{"at": moment_text(one.at), "what": one.what} for one in timeline(run, builds)],
+        "notified": [
+            {"endpoint": name, "told": told.upto - told.given_up, "given_up": told.given_up, "error": told.error}
+            for name, told in sorted(run.state.notified.items())
+        ],
         "waits_for": now.waits_for,
         "next": list(now.next),
     }

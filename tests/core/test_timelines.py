@@ -14,6 +14,7 @@ from bridge.core.runs import (
     Phase,
     Report,
     State,
+    Told,
     closed,
     with_act,
     with_attempt,
@@ -188,7 +189,11 @@ def test_a_step_that_failed_before_it_succeeded_is_no_failing_step():
 
 
 def test_the_details_of_a_run_hold_its_steps_builds_timeline_and_next_commands():
-    details = run_details(failed_run(), FAILED_BUILDS, url="http://here/runs/push-r1")
+    run = failed_run()
+    known = {"ops": Told(upto=5, given_up=2, error="it answered 410")}
+    run = replace(run, state=replace(run.state, notified=known))
+    details = run_details(run, FAILED_BUILDS, url="http://here/runs/push-r1")
+    assert details["notified"] == [{"endpoint": "ops", "told": 3, "given_up": 2, "error": "it answered 410"}]
     assert [(step["name"], step["state"], len(step["builds"])) for step in details["steps"]] == [
         ("build", "succeeded", 1),
         ("test", "failed", 2),
