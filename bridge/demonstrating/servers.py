@@ -14,7 +14,7 @@ from pathlib import Path
 from bridge.errors import Unavailable
 from bridge.local.processes import dies_with_parent
 
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 STOP_SECONDS = 30.0
 
 

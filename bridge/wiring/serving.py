@@ -50,7 +50,7 @@ from bridge.wiring.sweeping import sweeping
 
 DEFAULT_PIPELINES = Path(__file__).parents[1] / "local" / "default_pipelines"
 STOP_SECONDS = 15.0
-READY_SECONDS = 60.0
+READY_SECONDS = 150.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
