@@ -221,6 +221,47 @@ def test_a_newer_attempt_makes_the_old_steps_process_create_nothing():
     assert world.builds.used_twice == []
 
 
+SECOND = Attempt(2, Kind.RETRY, 1, 9.0, steps=("test",))
+
+
+@pytest.mark.parametrize(
+    ("end", "options", "code"),
+    [
+        ("fail", ONE_TRY, 2),
+        ("lose", Options(("test",), tries=1, lost=0), 69),
+        ("run", Options(("test",), tries=1, timeout_seconds=30.0), 124),
+        ("unhandled", ONE_TRY, 3),
+        ("cancel", ONE_TRY, 75),
+    ],
+    ids=["failed", "lost", "timed-out", "no-handler", "cancelled"],
+)
+def test_whatever_an_attempt_ended_by_the_next_one_makes_one_build_and_then_no_more(end, options, code):
+    world = World("run" if end == "cancel" else end, "succeed")
+    if end == "cancel":
+
+        def cancelled():
+            (build,) = world.builds.builds
+            world.builds.give_up(build, reason="cancelled", ending=Ending.CANCELLED)
+            world.runs.change("push-r1", lambda run: with_act(run, Act(Kind.CANCEL, "q", 1)))
+
+        world.builds.meanwhile("create", "after", cancelled)
+    assert world.step(options=options).code == code
+    world.runs.change("push-r1", lambda run: with_end(run, 1, verdict=Verdict.FAILED, reason="", at=5.0))
+    world.runs.change("push-r1", lambda run: with_attempt(run, SECOND))
+    for _ in range(2):
+        assert world.step(Key("push-r1", 2, "test"), options).code == 0
+    assert [(spec.number, spec.attempt) for spec in world.builds.specs] == [(1, 1), (2, 2)]
+
+
+def test_a_step_that_succeeded_makes_no_build_in_the_next_attempt():
+    world = World("succeed")
+    assert world.step().code == 0
+    world.runs.change("push-r1", lambda run: with_end(run, 1, verdict=Verdict.FAILED, reason="", at=5.0))
+    world.runs.change("push-r1", lambda run: with_attempt(run, SECOND))
+    assert world.step(Key("push-r1", 2, "test")).code == 0
+    assert [spec.number for spec in world.builds.specs] == [1]
+
+
 def test_a_cancel_stops_new_builds():
     world = World("fail")
     cancel = Act(Kind.CANCEL, "q", 1)
