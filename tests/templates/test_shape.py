@@ -144,6 +144,12 @@ def test_a_template_written_by_hand_has_no_field_that_a_rendered_one_could_not_h
     assert fields - labels - known == set()
 
 
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_argos_own_containers_of_a_template_written_by_hand_fit_pod_security_restricted_as_ours_do(name):
+    """A real Argo could start no pod of it in a namespace that enforces that (docs/verified.md)."""
+    assert patch_of(OTHERS[name]) == patch_of(TEMPLATES["everything"])
+
+
 def names_of(schema):
     """The names of all properties in a schema."""
     if isinstance(schema, list):
