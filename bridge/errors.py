@@ -137,9 +137,7 @@ class NotDelivered(BridgeError):
 
     """
 
-    def __init__(
-        self, message: str, *, permanent: bool = False, retry_after_seconds: float | None = None
-    ) -> None:
+    def __init__(self, message: str, *, permanent: bool = False, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.permanent = permanent
         self.retry_after_seconds = retry_after_seconds
