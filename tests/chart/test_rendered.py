@@ -380,4 +380,3 @@ def test_the_role_for_durable_jobs_is_the_one_of_js():
     assert role["rules"] == js["rules"]
     assert role["metadata"]["namespace"] == "brigade"
     assert not [one for one in of_kind(by_default(), "Role") if "durable" in one["metadata"]["name"]]
-
