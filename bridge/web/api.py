@@ -4,7 +4,6 @@ Answers are JSON in the shapes of core/answers.py; errors are problem details. E
 takes and answers, and /api/v1/openapi.json is made of that. Examples: docs/api.md.
 """
 
-from importlib.metadata import version
 from typing import Annotated, Literal, TypeVar
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -15,6 +14,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from werkzeug.exceptions import BadRequest, UnsupportedMediaType
 
+from bridge import __version__
 from bridge.core.answers import ActDecision, Explanation, RunDetails, RunList
 from bridge.core.representations import build_state, run_details, run_summary
 from bridge.core.runs import Kind
@@ -260,7 +260,7 @@ def explain() -> ResponseReturnValue:
 @api.get("/openapi.json")
 def openapi() -> ResponseReturnValue:
     """This API as OpenAPI 3.1."""
-    return jsonify(table.document(prefix=PREFIX, version=version("brigade-argo-bridge")))
+    return jsonify(table.document(prefix=PREFIX, version=__version__))
 
 
 def _act(run_id: str, kind: Kind, asked: ActRequest, *, only: tuple[str, ...] = ()) -> ResponseReturnValue:
