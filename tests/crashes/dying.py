@@ -88,7 +88,7 @@ class _Dying:
             place = f"{self._role} {caller.f_globals['__name__']}:{caller.f_lineno}"
             if isinstance(args[0], Run) and name == "create":
                 place += f" {self._position(args[0])}"
-            call = Call(f"{self._name}.{name}", place, _run_of(args[0]))
+            call = Call(f"{self._name}.{name}", place, _run_of(args))
             _write_down(call)
             _die_if_told(call, "before")
             answer = real(*args, **kwargs)
@@ -105,7 +105,11 @@ class _Dying:
         return wanting.index(run.pipeline) + 1
 
 
-def _run_of(what) -> str:
+def _run_of(args) -> str:
+    what = args[0]
+    for one in args:
+        if isinstance(one, ports.Message):
+            return one.id.partition(":")[0]
     if isinstance(what, str):
         return what
     return what.id if isinstance(what, Run) else getattr(what, "run", "")

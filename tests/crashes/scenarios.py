@@ -107,6 +107,7 @@ def _judge(world: World, scenario: Scenario, pipeline: str, run: str) -> None:
     ids = [build["id"] for build in builds]
     assert len(ids) == len(set(ids)), f"no id is used twice: {ids}"
     _judge_statuses(world, scenario, found, end)
+    _judge_notifications(world, found, end)
     for build in ids:
         assert not processes.marked(world.build_folder(run, build).marks), f"build {build} still runs"
     workflow = world.workflow(run)
@@ -123,6 +124,18 @@ def _judge_statuses(world: World, scenario: Scenario, found, end: End) -> None:
     assert tuple(state for state in states if state != "pending") == end.terminal, f"{found['id']}: {states}"
     assert states[-1] == end.terminal[-1], f"{found['id']}: {states}"
     assert all(pair != ("pending", "pending") for pair in pairwise(states)), states
+
+
+def _judge_notifications(world: World, found, end: End) -> None:
+    """An endpoint was told of all of it, in its order, whoever was killed."""
+    run, closing = found["id"], f"{found['attempt']}:closed"
+    world.until(lambda: closing in world.told(run), f"{run}: its endpoint to be told that it is closed")
+    told = world.told(run)
+    begun = [f"{one['n']}:started" for one in found["attempts"]]
+    ended = {one.split(":")[1] for one in told if one.endswith(":finished")}
+    assert (told[0], told[-1]) == ("accepted", closing), told
+    assert [one for one in told if one.endswith(":started")] == begun, told
+    assert set(end.builds) <= ended, told
 
 
 def _forget(world: World, run: str) -> None:

@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 from bridge.core import obligations
+from bridge.flows.notifying import Notifying
 from bridge.local.board import Board
+from bridge.outbound.endpoints import endpoints_of
+from bridge.outbound.webhooks import Webhooks
 from bridge.ports import RunFilter
 from bridge.settings import Settings, load
 from bridge.wiring.local import local_ports, reconciling
@@ -42,15 +45,25 @@ def flow_of(settings: Settings, url: str, *, role: str = "controller"):
     """The engine and the controller's flow."""
     local = local_ports(settings, step_command=STEP_COMMAND, exit_command=EXIT_COMMAND)
     reports = StatusesOr(statuses(settings, local.projects), Board(local.runs.database))
+    runs = dying(_Away(local.runs, settings.state / "away"), "Runs", role=role)
     flow = reconciling(
         settings,
-        runs=dying(_Away(local.runs, settings.state / "away"), "Runs", role=role),
+        runs=runs,
         pipelines=local.pipelines,
         engine=dying(local.engine, "Engine", role=role),
         builds=dying(local.builds, "Builds", role=role),
         reports=dying(reports, "Reports", role=role),
         clock=local.clock,
         url=url,
+        notices=Notifying(
+            runs,
+            dying(Webhooks(endpoints_of(settings.notify_file), local.clock), "Outbound", role=role),
+            local.clock,
+            owing=local.runs,
+            source="/crashes",
+            url_of=str,
+            give_up_seconds=86400.0,
+        ),
     )
     return local.engine, flow
 

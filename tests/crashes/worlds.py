@@ -25,6 +25,7 @@ from bridge.sending import send
 from bridge.settings import Settings, load
 from bridge.wiring.local import local_ports
 from tests.crashes import dying
+from tests.outbound.receiving import Hook
 from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,8 @@ class World:
         self.state = folder / "state"
         self.crashes = folder / "crashes"
         self.github = github
+        self.hook = Hook()
+        """What is told of runs comes here."""
         self.delivered: dict[str, list[str]] = {}
         """The runs of each branch, and of each simple event."""
         self._trouble = ""
@@ -74,12 +77,17 @@ class World:
             "BRIDGE_POLL_SECONDS": "0.1",
             "BRIDGE_PARALLEL_STEPS": "16",
             "BRIDGE_WEB_WORKERS": "1",
+            "BRIDGE_NOTIFY_FILE": str(folder / "endpoints.yaml"),
             dying.FOLDER: str(self.crashes),
             dying.AT: crash_at,
         }
         self._keeper = threading.Thread(target=self._keep, name="keeper")
 
     def __enter__(self):
+        self.hook.__enter__()
+        endpoint = {"name": "ops", "url": self.hook.url, "tokenFile": "token", "timeout": "60s"}
+        (self.folder / "token").write_text("of-the-crash-tests")
+        (self.folder / "endpoints.yaml").write_text(json.dumps({"endpoints": [endpoint]}))
         self._keeper.start()
         return self
 
@@ -87,6 +95,7 @@ class World:
         self._ending.set()
         self.kill()
         self._keeper.join()
+        self.hook.__exit__()
         for folder in self._build_folders():
             processes.kill(processes.marked(folder.marks))
 
@@ -197,6 +206,11 @@ class World:
             return build if build in self.begun() else None
 
         return self.until(begun, f"build {number} of {step} of {run} to begin")
+
+    def told(self, run: str) -> list[str]:
+        """What came of a run's notifications, by what their ids have behind the run, each once, in order."""
+        events = (json.loads(one.body)["id"] for one in list(self.hook.came))
+        return list(dict.fromkeys(one.removeprefix(f"{run}:") for one in events if one.startswith(f"{run}:")))
 
     def begun(self) -> list[str]:
         """The ids of builds in the order in which brigade.js began with them."""
