@@ -26,7 +26,8 @@ SWEEP_SECONDS = 30.0
 """Between two looks at the closed runs that owe something."""
 LONGEST_WAIT_SECONDS = 3600.0
 """An endpoint that asks for more is asked again after this."""
-STOP_SECONDS = 15.0
+STOP_SECONDS = 5.0
+"""What is under way is waited for, together, before the process ends."""
 
 _POLL_SECONDS = 1.0
 _REASON_CHARACTERS = 300
