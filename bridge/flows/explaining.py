@@ -32,6 +32,7 @@ MOST_RUNS = 20
 """So many runs are explained at once, the newest."""
 LOOK_SECONDS = 15.0
 """So long GitHub's logs are looked through; then the answer says what was not looked at."""
+SHOWN_NOTES = 10
 LEAST_DIGITS = 7
 
 NO_WEBHOOK = (
@@ -101,7 +102,7 @@ class Explaining:
         notes: list[str] = []
         found = self._in_logs(about, project, notes)
         if found is None:
-            told = "; ".join(notes)
+            told = "; ".join([*notes[:SHOWN_NOTES], *(["…"] if len(notes) > SHOWN_NOTES else [])])
             raise NotFound(
                 f"nothing is known of {about[:100]}: no run, delivery or commit{f' ({told})' if told else ''}"
             )
@@ -185,12 +186,22 @@ class Explaining:
                 )
                 return None
             try:
-                for log in logs.of(source):
-                    attempts = tuple(self._attempts(log, guid, until))
-                    if attempts:
-                        return Found(log, attempts)
+                here = logs.of(source)
+                if not here:
+                    notes.append(f"{source}: none of its webhooks points to us")
+                found = self._in_source(here, guid, until)
             except EngineError as exc:
                 notes.append(f"{source}: {exc}")
+                continue
+            if found is not None:
+                return found
+        return None
+
+    def _in_source(self, logs: Sequence[DeliveryLog], guid: str, until: float) -> Found | None:
+        for log in logs:
+            attempts = tuple(self._attempts(log, guid, until))
+            if attempts:
+                return Found(log, attempts)
         return None
 
     def _attempts(self, log: DeliveryLog, guid: str, until: float) -> Iterator[Attempt]:

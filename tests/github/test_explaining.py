@@ -104,6 +104,7 @@ def test_of_what_nobody_knows_it_is_said_where_was_not_looked(world):
     world.projects = []
     assert "no project with a token" in explained(world, unknown, status=404)["detail"]
     world.projects = [a_project(token=TOKEN)]
+    assert f"{REPOSITORY}: none of its webhooks points to us" in explained(world, unknown, status=404)["detail"]
     world.github.hooks.blind(TOKEN)
     world.hook()
     told = explained(world, unknown, status=404)["detail"]

@@ -13,7 +13,7 @@ from tests.web.test_api import a_build, a_running, bearer
 from tests.web.worlds import a_world
 
 READ, ACT = "read-token", "act-token"
-EXAMPLES = 25
+EXAMPLES = 50
 
 
 def a_guarded_world():
