@@ -120,6 +120,8 @@ class Webhooks:
 def _finish(answer: urllib3.BaseHTTPResponse) -> None:
     """Let the connection be used again after an empty answer, else close it: reading what may never end would keep
     its endpoint waiting."""
-    if answer.status != HTTPStatus.NO_CONTENT and answer.headers.get("content-length") != "0":
+    if answer.status == HTTPStatus.NO_CONTENT or answer.headers.get("content-length") == "0":
+        answer.drain_conn()
+    else:
         answer.close()
     answer.release_conn()
