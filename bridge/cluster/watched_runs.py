@@ -6,6 +6,7 @@ stays a consistent read.
 """
 
 import threading
+import time
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,8 +22,9 @@ from bridge.core.runs import Attempt, Run, State
 from bridge.errors import BridgeError, Misconfigured
 from bridge.ports import Created, RunFilter
 
-SYNC_SECONDS = 5.0
-"""So long a list waits for the first one of the watch; then it is made by itself."""
+SYNC_SECONDS = 15.0
+"""So long a list waits for the first one of the watch, which takes as long as its own would; then it makes that."""
+_LOOK_SECONDS = 0.1
 
 
 class WatchedRuns:
@@ -83,7 +85,7 @@ class WatchedRuns:
     def list(self, wanted: RunFilter) -> list[Run]:
         """Records without their payloads, the newest first, as they were a moment ago; those that cannot be read
         are left out. See the port."""
-        if not self.watching.synced.wait(SYNC_SECONDS) or not self.watching.healthy:
+        if not self._knows():
             return self._runs.list(wanted)
         self._read_unread()
         end = None
@@ -100,6 +102,14 @@ class WatchedRuns:
         older = (run for _, run in islice(reversed(ordered), len(ordered) - count, None))
         found = (run for run in older if run.id != wanted.after and wanted.matches(run))
         return [*islice(found, wanted.limit or None)]
+
+    def _knows(self) -> bool:
+        """Whether the watch is well, waited for while it begins."""
+        until = time.monotonic() + SYNC_SECONDS
+        while not self.watching.synced.wait(_LOOK_SECONDS):
+            if self.watching.interrupted or time.monotonic() > until:
+                return False
+        return self.watching.healthy
 
     def _in_order(self) -> Sequence[tuple[Place, Run]]:
         with self._lock:

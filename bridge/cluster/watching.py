@@ -130,6 +130,11 @@ class Watching:
         return self._trouble.what
 
     @property
+    def interrupted(self) -> bool:
+        """Its last request was not answered."""
+        return self._trouble.lasting
+
+    @property
     def healthy(self) -> bool:
         """It is synced, and its last request was answered."""
         return self.synced.is_set() and not self._trouble.lasting and self._thread.is_alive()
