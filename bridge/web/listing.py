@@ -123,8 +123,8 @@ def seen_of(*shown: object) -> str:
 
 
 def seconds_of(run: Run, now: float) -> float:
-    """How long a run took, or has been taking since it was accepted."""
-    return max(0.0, (run.closed if run.closed is not None else now) - run.accepted)
+    """How long a run took, or has been taking: its newest attempt, without the time before a retry."""
+    return max(0.0, (run.closed if run.closed is not None else now) - _since(run))
 
 
 def summary_of(run: Run) -> dict[str, Any]:
@@ -134,4 +134,9 @@ def summary_of(run: Run) -> dict[str, Any]:
 
 def _row(run: Run) -> dict[str, Any]:
     seconds = None if run.closed is None else seconds_of(run, run.closed)
-    return {**summary_of(run), "seconds": seconds, "since": run.accepted if seconds is None else None}
+    return {**summary_of(run), "seconds": seconds, "since": _since(run) if seconds is None else None}
+
+
+def _since(run: Run) -> float:
+    """Waiting to begin counts for the first attempt; a later one begins when it is asked for."""
+    return run.accepted if run.attempt is None or run.attempt.n == 1 else run.attempt.begun

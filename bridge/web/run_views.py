@@ -144,8 +144,10 @@ def _not_begun(name: str) -> Json:
 def _step(run: Run, told: Json, index: int, needs: _Needs, builds: Sequence[Build]) -> StepView:
     epoch = run.attempt.epoch if run.attempt else 0
     ours = [build for build in builds if build.step == told["name"] and build.epoch == epoch]
-    begun = min((build.started or build.created for build in ours), default=None)
     newest = max(ours, key=lambda build: build.number, default=None)
+    # Its tries in one attempt; between two attempts nothing ran.
+    tries = [build for build in ours if newest is not None and build.attempt == newest.attempt]
+    begun = min((build.started or build.created for build in tries), default=None)
     ended = None if newest is None else newest.outcome.ended if newest.outcome else newest.ended
     going = newest is not None and newest.outcome is None
     node = node_of(run, told["name"])

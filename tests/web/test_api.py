@@ -19,10 +19,17 @@ def a_running(run_id="push-r1", **changes):
     return replace(run, state=replace(run.state, attempts=(attempt,)))
 
 
-def a_build(world, *, run="push-r1", step="build", number=1, log="", epoch=1):
+def a_build(world, *, run="push-r1", step="build", number=1, log="", epoch=1, attempt=1):
     name = build_id(run=run, epoch=epoch, step=step, number=number)
     spec = BuildSpec(
-        id=name, run=run, pipeline="push", epoch=epoch, step=step, number=number, attempt=1, event=some_event()
+        id=name,
+        run=run,
+        pipeline="push",
+        epoch=epoch,
+        step=step,
+        number=number,
+        attempt=attempt,
+        event=some_event(),
     )
     world.builds.create(spec)
     world.builds.start(name)

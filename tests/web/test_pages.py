@@ -500,3 +500,23 @@ def test_a_run_with_several_attempts_has_a_table_of_them():
     rows = page_at(world, "/runs/push-r2").one("table", cls="attempts").one("tbody").all("tr")
     assert [row.one("th").words for row in rows] == ["1", "2"]
     assert "retry of test" in rows[1].words
+
+
+def test_the_time_between_two_attempts_is_nobodys():
+    """Of a run that was retried on the next day, the pages would say that it took a day."""
+    world = a_world()
+    world.runs.add(a_closed("push-r1", Verdict.FAILED))
+    tried_at = {}
+    for number in (1, 2):
+        build = world.builds.break_down(a_build(world, number=number, attempt=number))
+        tried_at[number] = world.clock.now()
+        world.builds.record(build, Outcome(Ending.FAILED, "", tried_at[number] + 12.0))
+        world.clock.advance(86_400)
+    run = world.runs.read("push-r1")
+    second = replace(run.attempt, n=2, kind=Kind.RETRY, begun=tried_at[2] - 5.0, ended=tried_at[2] + 12.0)
+    retried = replace(run.state, attempts=(run.attempt, second))
+    world.runs.change("push-r1", lambda one: replace(one, state=retried, closed=tried_at[2] + 20.0))
+    page = page_at(world, "/runs/push-r1")
+    assert "12 s" in page.all("li", cls="step")[0].words
+    assert "Took25 s" in [one.words for one in page.all("div")]
+    assert page_at(world, "/").one("td", cls="took").words == "25 s"
