@@ -23,7 +23,7 @@ from bridge.errors import BridgeError, Misconfigured
 from bridge.ports import Created, RunFilter
 
 SYNC_SECONDS = 15.0
-"""So long a list waits for the first one of the watch, which takes as long as its own would; then it makes that."""
+"""So long a list waits for the first one of the watch, which takes as long as its own; then it makes that."""
 _LOOK_SECONDS = 0.1
 
 
