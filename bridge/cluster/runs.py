@@ -25,8 +25,10 @@ from typing import Any
 from bridge.cluster.api import PAGE, SECRETS, AlreadyExists, Api, Gone
 from bridge.core import records
 from bridge.core.events import Event
+from bridge.core.mending import ended_state, is_of_newer_bridge
 from bridge.core.names import LABEL_PREFIX, PIPELINE_LABEL, RUN_LABEL, project_id
-from bridge.core.runs import Run
+from bridge.core.reports import cut
+from bridge.core.runs import Phase, Run
 from bridge.core.searching import storable
 from bridge.errors import Conflict, Misconfigured, NotFound, TooLarge, Unavailable
 from bridge.ports import Created, RunFilter
@@ -54,6 +56,8 @@ MAX_ANNOTATIONS_BYTES = 262_144
 _MAX_EVENT_COPY_BYTES = 32 * 1024
 """A longer event is in `data` alone, and a list reads it there."""
 _MOST_RECENT = 64
+_KEPT_CHARACTERS = 2000
+"""Of what stood in a record that was mended."""
 _SHORT_PAGE = 100
 """Where few are wanted, few are held at once: several threads list at a time."""
 _PAUSE_SECONDS = 0.01
@@ -174,6 +178,40 @@ class SecretRuns:
         except (NotFound, Conflict):
             # Conflict: another one was made meanwhile under its name, by a delivery that came again.
             return
+
+    def mend(self, run_id: str, *, attempt: int, at: float) -> bool:
+        """Give a record whose changing part is damaged one with which its run ends (core.mending); whether it did.
+
+        One that can be read is left alone, and a newer bridge's, and one of which not even the event is left.
+        The beginning of what stood there is kept in an annotation. Raises NotFound, Conflict, Misconfigured.
+        """
+        secret = self._whole(run_id)
+        try:
+            self._run(secret)
+        except Misconfigured:
+            _check_schema(secret)
+        else:
+            return False
+        found = {key: _annotation(secret, key) for key in ("acts", "state")}
+        if any(map(is_of_newer_bridge, found.values())) or not _annotation(secret, "pipeline"):
+            return False
+        event = records.decode_event(_data(secret, "event").decode("utf-8", "replace"))
+        state = records.encode_state(ended_state(event, attempt=attempt, at=at))
+        changing = {
+            "acts": records.encode_acts(()),
+            "state": state,
+            "reason": None,
+            "closed": None,
+            "accepted": _accepted(secret, at),
+            "damaged": cut(f"{found['state']} {found['acts']}", _KEPT_CHARACTERS).strip() or None,
+        }
+        body = {
+            "resourceVersion": _version(secret),
+            "labels": {PHASE_LABEL: Phase.RUNNING.value, VERDICT_LABEL: None},
+            "annotations": {f"{LABEL_PREFIX}{key}": value for key, value in changing.items()},
+        }
+        self._api.patch(SECRETS, self._namespace, run_id, {"metadata": body}, metadata_only=True)
+        return True
 
     def damaged(self) -> Sequence[tuple[str, str]]:
         """The records that `list` left out so far, each with the reason."""
@@ -471,6 +509,13 @@ def _number(secret: Mapping[str, Any], key: str) -> float:
             f"the record is damaged: annotation {LABEL_PREFIX}{key}: it is no number; remove the record"
         )
     return number
+
+
+def _accepted(secret: Mapping[str, Any], otherwise: float) -> str:
+    try:
+        return repr(_number(secret, "accepted"))
+    except Misconfigured:
+        return repr(otherwise)
 
 
 def _order(secret: Mapping[str, Any]) -> int:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from bridge.clocks import SystemClock
-from bridge.cluster.api import PODS, SECRETS, Api, Resource
+from bridge.cluster.api import PODS, SECRETS, WORKFLOWS, Api, Resource
 from bridge.cluster.leases import MARGIN_SECONDS, Lease
 from bridge.cluster.run_index import RunIndex
 from bridge.cluster.strays import WatchedStrays
 from bridge.cluster.watching import Change, Watching
+from bridge.core.mending import next_attempt
 from bridge.core.metrics import Value
-from bridge.core.names import RUN_LABEL
+from bridge.core.names import ATTEMPT_LABEL, RUN_LABEL
+from bridge.errors import BridgeError
 from bridge.flows.controlling import Controlling
 from bridge.flows.fencing import fenced, fenced_calls
 from bridge.flows.freshening import Freshening
@@ -38,6 +40,9 @@ LEASE_NAME = "bridge-controller"
 POLL_SECONDS = 1.0
 """How soon a run is noticed to be due again; what a watch tells is looked at at once."""
 BESIDE_STOP_SECONDS = 10.0
+MEND_SECONDS = 15.0
+"""Between two looks at the records that are set aside."""
+MOST_ATTEMPT_DIGITS = 9
 STUCK_SECONDS = 120.0
 """A loop that was silent for so long is not alive."""
 
@@ -97,6 +102,7 @@ class Controller:
         self._watches = [self.strays.watching, *(self._of_builds(resource) for resource in (SECRETS, PODS))]
         self._looked_alive = ports.clock.monotonic()
         self._said: set[tuple[str, str]] = set()
+        self._mend_after = 0.0
 
     def run(self, stop: threading.Event) -> None:
         """Watch, lead when it is our turn and act, until `stop`; then let another one lead."""
@@ -181,7 +187,10 @@ class Controller:
     def _may_act(self) -> bool:
         self._looked_alive = self.ports.clock.monotonic()
         self._tell_broken()
-        return self.lease.held() and self._synced()
+        leads = self.lease.held() and self._synced()
+        if leads:
+            self._mend()
+        return leads
 
     def _synced(self) -> bool:
         ports = self.ports
@@ -189,6 +198,31 @@ class Controller:
             cache.watching.synced.is_set()
             for cache in (ports.projects.cache, ports.pipelines.cache, self.index.cache)
         )
+
+    def _mend(self) -> None:
+        """Let the runs end whose records somebody damaged (core.mending)."""
+        now = self.ports.clock.monotonic()
+        if now < self._mend_after:
+            return
+        self._mend_after = now + MEND_SECONDS
+        for run, _why in self.index.broken():
+            try:
+                if self.ports.runs.mend(run, attempt=self._unused_attempt(run), at=self.ports.clock.now()):
+                    log.warning("run %s ends with an error: its record was damaged", run)
+            except BridgeError as error:
+                log.debug("run %s is left as it is: %s", run, error)
+
+    def _unused_attempt(self, run: str) -> int:
+        pages = self.ports.api.pages(
+            WORKFLOWS, self.ports.namespace, labels=f"{RUN_LABEL}={run}", metadata_only=True
+        )
+        said = [
+            (workflow["metadata"].get("labels") or {}).get(ATTEMPT_LABEL, "")
+            for page in pages
+            for workflow in page.items
+        ]
+        numbers = [int(one) for one in said if one.isascii() and one.isdigit() and len(one) <= MOST_ATTEMPT_DIGITS]
+        return next_attempt(numbers, self.ports.builds.find(run))
 
     def _tell_broken(self) -> None:
         """Each thing that is set aside, once."""

@@ -194,13 +194,11 @@ def _written(faults):
     ]
 
 
-def test_what_is_damaged_nonsense_or_newer_is_set_aside_with_a_reason_and_stops_nothing_else(
+def test_what_is_nonsense_or_newer_is_set_aside_with_a_reason_and_stops_nothing_else(
     realm, brigade, caplog
 ):
     realm.pipeline()
-    for name in ("damaged", "newer"):
-        realm.accept(name)
-    _annotate(realm, "damaged", state="{no json")
+    realm.accept("newer")
     _annotate(realm, "newer", schema="99")
     nonsense = {"metadata": {"name": "nonsense", "labels": {f"{PREFIX}run": "nonsense"}}, "type": RUN_TYPE}
     realm.api.create(SECRETS, realm.namespace, {"apiVersion": "v1", "kind": "Secret", **nonsense})
@@ -213,7 +211,7 @@ def test_what_is_damaged_nonsense_or_newer_is_set_aside_with_a_reason_and_stops_
     }
     body = {"apiVersion": "argoproj.io/v1alpha1", "kind": "WorkflowTemplate", **unreadable}
     realm.admin.create(path("workflowtemplates", realm.namespace), body)
-    before = {name: _version(realm, name) for name in ("damaged", "newer", "nonsense")}
+    before = {name: _version(realm, name) for name in ("newer", "nonsense")}
     with realm.controlled() as controller:
         of_unreadable = realm.accept("of-unreadable", pipeline="unreadable")
         of_nothing = realm.accept("of-nothing", pipeline="not-there")
@@ -225,14 +223,14 @@ def test_what_is_damaged_nonsense_or_newer_is_set_aside_with_a_reason_and_stops_
             else:
                 realm.end_workflow(run)
         closed_runs = {name: realm.until_closed(name) for name in ("good-0", "good-2", of_unreadable, of_nothing)}
-        assert sorted(name for name, _ in controller.index.broken()) == ["damaged", "newer", "nonsense"]
+        assert sorted(name for name, _ in controller.index.broken()) == ["newer", "nonsense"]
         assert controller.values()["bridge_broken_pipelines"] == 1
         realm.until(lambda: "set aside: unreadable" in caplog.text, "the pipeline to be told of")
     assert closed_runs["good-0"].verdict is closed_runs["good-2"].verdict is Verdict.SUCCEEDED
     assert closed_runs[of_unreadable].verdict is closed_runs[of_nothing].verdict is Verdict.ERROR
     assert "cannot be read" in closed_runs[of_unreadable].reason
     assert "not there" in closed_runs[of_nothing].reason
-    for name in ("damaged", "newer", "nonsense"):
+    for name in ("newer", "nonsense"):
         assert caplog.text.count(f"set aside: {name}:") == 1
         assert _version(realm, name) == before[name], f"{name} was touched"
     # The one with the nonsense still runs; nobody can tell more.

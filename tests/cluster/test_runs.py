@@ -114,7 +114,7 @@ def test_a_secret_that_has_a_runs_name_and_is_none_is_left_alone(runs, api, name
     "damage",
     [
         {"state": "{"},
-        {"state": '{"schema":2}'},
+        {"state": '{"schema":3}'},
         {"acts": '{"schema":1,"acts":[{"kind":"dance"}]}'},
         {"accepted": "yesterday"},
         {"accepted": "nan"},

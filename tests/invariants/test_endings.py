@@ -11,6 +11,7 @@ from bridge.core import obligations as ob
 from bridge.core.builds import Ending
 from bridge.core.concurrency import Concurrency
 from bridge.core.events import Revision
+from bridge.core.mending import ended_state
 from bridge.core.runs import Act, Kind, State, with_act
 from bridge.core.strays import Stray
 from bridge.errors import BadPipeline, Forbidden, StatusNotPosted, UnknownProject
@@ -23,7 +24,7 @@ from tests.invariants.world import BOUND_SECONDS, SOON_SECONDS, _without_verdict
 
 PAGE = (Path(__file__).parents[2] / "docs" / "endings.md").read_text()
 HOUR_SECONDS = 3600.0
-NOTHING_FIRED = {"exit event is refused", "held", "no pipeline"}
+NOTHING_FIRED = {"exit event is refused", "held", "no pipeline", "record damaged"}
 """Of these no exit event can be built, or nobody knows of one."""
 NO_HANDLER = "[brigade:app] no-after: fired\n"
 
@@ -203,6 +204,16 @@ def verdict_lost() -> Ended:
     return ended
 
 
+def record_damaged() -> Ended:
+    """As bridge.cluster.runs mends it."""
+    stage = started()
+    stage.build("build", code=None)
+    mended = ended_state(stage.run.event, attempt=2, at=stage.clock.now())
+    stage.runs.change(RUN, lambda run: replace(run, state=mended, acts=()))
+    stage.now_it_shows()
+    return stage.close()
+
+
 def resubmitted() -> Ended:
     stage = started()
 
@@ -281,6 +292,7 @@ HISTORIES: dict[str, Callable[[], Ended]] = {
     "exit event hangs": lambda: exit_event(lambda stage, one: stage.builds.start(one)),
     "exit event is refused": exit_event_refused,
     "verdict lost": verdict_lost,
+    "record damaged": record_damaged,
     "resubmitted": resubmitted,
     "down for an hour": down_for_an_hour,
     "down past the deadline": down_past_the_deadline,
