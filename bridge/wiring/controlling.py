@@ -18,7 +18,7 @@ from bridge.cluster.watching import Change, Watching
 from bridge.core.mending import next_attempt
 from bridge.core.metrics import Value
 from bridge.core.names import ATTEMPT_LABEL, RUN_LABEL
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, Misconfigured
 from bridge.flows.controlling import Controlling
 from bridge.flows.fencing import fenced, fenced_calls
 from bridge.flows.freshening import Freshening
@@ -103,6 +103,7 @@ class Controller:
         self._looked_alive = ports.clock.monotonic()
         self._said: set[tuple[str, str]] = set()
         self._mend_after = 0.0
+        self._beyond_mending: set[tuple[str, str]] = set()
 
     def run(self, stop: threading.Event) -> None:
         """Watch, lead when it is our turn and act, until `stop`; then let another one lead."""
@@ -205,12 +206,19 @@ class Controller:
         if now < self._mend_after:
             return
         self._mend_after = now + MEND_SECONDS
-        for run, _why in self.index.broken():
+        broken = set(self.index.broken())
+        self._beyond_mending &= broken
+        for run, why in sorted(broken - self._beyond_mending):
             try:
                 if self.ports.runs.mend(run, attempt=self._unused_attempt(run), at=self.ports.clock.now()):
                     log.warning("run %s ends with an error: its record was damaged", run)
+                    continue
+            except Misconfigured:
+                pass  # as said before: a newer bridge's, or none of ours
             except BridgeError as error:
-                log.debug("run %s is left as it is: %s", run, error)
+                log.debug("run %s cannot be mended now: %s", run, error)
+                continue
+            self._beyond_mending.add((run, why))
 
     def _unused_attempt(self, run: str) -> int:
         pages = self.ports.api.pages(

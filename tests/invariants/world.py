@@ -539,8 +539,9 @@ class World:
     def _check_run(self, run: Run) -> None:
         approved = any(act.kind is Kind.APPROVE for act in run.acts)
         hold(approved or not run.held or not run.state.attempts, f"{run.id} began, and nobody approved it")
-        verdicts = [one.verdict for one in run.state.attempts]
-        hold(all(verdicts[:-1]), f"{run.id}: an older attempt has no verdict")
+        going = [one.n for one in run.state.attempts[:-1] if one.verdict is None]
+        lost = {n for damaged, n in self.damaged if damaged == run.id}
+        hold(set(going) <= lost, f"{run.id}: an older attempt has no verdict")
         for attempt in run.state.attempts:
             if attempt.verdict is None:
                 continue
