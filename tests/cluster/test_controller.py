@@ -194,9 +194,7 @@ def _written(faults):
     ]
 
 
-def test_what_is_nonsense_or_newer_is_set_aside_with_a_reason_and_stops_nothing_else(
-    realm, brigade, caplog
-):
+def test_what_is_nonsense_or_newer_is_set_aside_with_a_reason_and_stops_nothing_else(realm, brigade, caplog):
     realm.pipeline()
     realm.accept("newer")
     _annotate(realm, "newer", schema="99")
