@@ -647,7 +647,7 @@ class World:
         ended = attempt is not None and attempt.verdict is not None
         hold(ended or key in self.damaged, f"{build.step} of {build.run} was ended, and its attempt goes on")
         adopts = following is not None and following.kind is Kind.RETRY and following.verdict is None
-        adopted = adopts and key in self._waited
+        adopted = adopts and key in self._waited - self.damaged
         hold(not adopted, f"{build.step} of {build.run} was ended, and a retry that waited adopts it")
 
     def _check_successes(self) -> None:
