@@ -32,8 +32,8 @@ def kind_of(action: type) -> str:
     return _WORD.sub("_", action.__name__).lower()
 
 
-KINDS = tuple(kind_of(action) for action in get_args(ob.Action))
-"""All kinds of actions."""
+KINDS = tuple(kind_of(action) for action in get_args(ob.Action) if action is not ob.Notify)
+"""All kinds of actions but one: what endpoints are told is counted where they are told (flows/notifying.py)."""
 
 
 class Counting:
