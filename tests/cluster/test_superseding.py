@@ -162,7 +162,7 @@ def test_the_index_knows_the_newest_of_a_group_and_wakes_the_older_ones(index_of
     assert index([]).newest(old).run == "new"
     for name in ("old", "late", "new"):
         runs.forget(name)
-    eventually(lambda: known.open() == ["elsewhere"], "they are gone")
+    eventually(lambda: set(known.cache.all()) == {"elsewhere"}, "they are gone")
     for _ in range(3):
         known.old(now=10.0, retention_seconds=None)
     assert known.newest(replace(old, id="another")) is None

@@ -45,7 +45,10 @@ def test_a_template_written_by_hand_is_a_pipeline(tmp_path):
     (tmp_path / "mine.yaml").write_text(_template("mine"))
     pipelines = TemplatePipelines(tmp_path)
     expected = Pipeline(
-        name="mine", projects=("acme/widgets",), on=(Trigger("push"),), steps=(Step("build", tries=None),)
+        name="mine",
+        projects=("acme/widgets",),
+        on=(Trigger("push"),),
+        steps=(Step("build", tries=None, native=True),),
     )
     assert pipelines.read("mine") == expected
     assert pipelines.all() == [expected]
