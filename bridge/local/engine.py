@@ -162,6 +162,14 @@ class LocalEngine:
         self._rows.delete(names.workflow_name(run.id, attempt))
         self._wake.set()
 
+    def end_all(self, run_id: str) -> list[int]:
+        """End whatever there is of a run that cannot be read; answers the attempts that it ever had."""
+        found = self._rows.of_run(run_id)
+        for name, _ in found:
+            self._rows.shut_down(name, scheduling.TERMINATE)
+        self._wake.set()
+        return [attempt for _, attempt in found]
+
     def run_forever(self, stop: threading.Event) -> None:
         """Execute Workflows until `stop` is set, then end the processes; what they were at goes on next time.
 

@@ -10,8 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bridge.core import records
+from bridge.core.mending import ended_state, is_of_newer_bridge
 from bridge.core.records import Fields
-from bridge.core.runs import Run
+from bridge.core.runs import Phase, Run
 from bridge.core.searching import search_text, search_words, storable
 from bridge.errors import Misconfigured, NotFound
 from bridge.local.database import BUSY_TIMEOUT_SECONDS, Database
@@ -109,12 +110,37 @@ class SqliteRuns:
                 return known
             version = int(known.version) + 1
             columns = {**_changing_columns(changed), "version": version}
-            assignments = ", ".join(f"{name} = :{name}" for name in columns)
-            connection.execute(
-                f"UPDATE runs SET {assignments} WHERE id = :id",  # noqa: S608
-                {**columns, "id": storable(run_id)},
-            )
+            _update(connection, run_id, columns)
         return replace(changed, version=str(version))
+
+    def mend(self, run_id: str, *, attempt: int, at: float) -> bool:
+        """Give a row whose changing part is damaged one with which its run ends (core.mending); whether it did.
+
+        One that can be read is left alone, and a newer bridge's. Raises NotFound, and Misconfigured for one of
+        which not even the event is left.
+        """
+        with self.database.writing() as connection:
+            row = _row(connection, run_id)
+            if row is None:
+                raise _not_found(run_id)
+            if _is_readable(row) or any(is_of_newer_bridge(str(row[part])) for part in ("event", "acts", "state")):
+                return False
+            event = records.decode_event(str(row["event"]))
+            columns: dict[str, object] = {
+                "phase": Phase.RUNNING.value,
+                "verdict": "",
+                "reason": "",
+                "closed": None,
+                "acts": records.encode_acts(()),
+                "state": records.encode_state(ended_state(event, attempt=attempt, at=at)),
+                "owes": False,
+                "accepted": row["accepted"] if isinstance(row["accepted"], int | float) else at,
+                "version": 1 + (row["version"] if isinstance(row["version"], int) else 0),
+            }
+            # Whatever else is wrong with it cannot be mended: nothing is written then.
+            _run({**row, **columns})
+            _update(connection, run_id, columns)
+        return True
 
     def forget(self, run_id: str) -> None:
         """Remove the record, its payload and what the board shows of it; gone already is fine."""
@@ -186,6 +212,22 @@ def _changing_columns(run: Run) -> dict[str, object]:
 def _insert(connection: sqlite3.Connection, table: str, columns: Mapping[str, object]) -> None:
     places = ", ".join(f":{name}" for name in columns)
     connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})", columns)  # noqa: S608
+
+
+def _update(connection: sqlite3.Connection, run_id: str, columns: Mapping[str, object]) -> None:
+    assignments = ", ".join(f"{name} = :{name}" for name in columns)
+    connection.execute(
+        f"UPDATE runs SET {assignments} WHERE id = :id",  # noqa: S608
+        {**columns, "id": storable(run_id)},
+    )
+
+
+def _is_readable(row: Mapping[str, object]) -> bool:
+    try:
+        _run(row)
+    except Misconfigured:
+        return False
+    return True
 
 
 def _row(connection: sqlite3.Connection, run_id: str) -> dict[str, object] | None:

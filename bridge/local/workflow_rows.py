@@ -121,6 +121,12 @@ class WorkflowRows:
             found = list(_rows(connection, "name = ?", (name,)))
         return found[0] if found else None
 
+    def of_run(self, run: str) -> list[tuple[str, int]]:
+        """The Workflows that a run ever had, by name and attempt."""
+        with self._reading() as connection:
+            found = connection.execute("SELECT name, attempt FROM workflows WHERE run = ?", (run,)).fetchall()
+        return [(str(name), int(attempt)) for name, attempt in found]
+
     def due(self) -> list[Row]:
         """Those that the engine has to do with, the oldest first."""
         with self._reading() as connection, _one_state(connection):

@@ -18,10 +18,10 @@ from bridge.cluster.watching import Change, Watching
 from bridge.core.mending import next_attempt
 from bridge.core.metrics import Value
 from bridge.core.names import ATTEMPT_LABEL, RUN_LABEL
-from bridge.errors import BridgeError, Misconfigured
 from bridge.flows.controlling import Controlling
 from bridge.flows.fencing import fenced, fenced_calls
 from bridge.flows.freshening import Freshening
+from bridge.flows.mending import MEND_SECONDS, Mending
 from bridge.flows.reconciling import Reconciling
 from bridge.github.limits import Limits
 from bridge.ports import Clock, Reports
@@ -40,8 +40,6 @@ LEASE_NAME = "bridge-controller"
 POLL_SECONDS = 1.0
 """How soon a run is noticed to be due again; what a watch tells is looked at at once."""
 BESIDE_STOP_SECONDS = 10.0
-MEND_SECONDS = 15.0
-"""Between two looks at the records that are set aside."""
 MOST_ATTEMPT_DIGITS = 9
 STUCK_SECONDS = 120.0
 """A loop that was silent for so long is not alive."""
@@ -103,7 +101,7 @@ class Controller:
         self._looked_alive = ports.clock.monotonic()
         self._said: set[tuple[str, str]] = set()
         self._mend_after = 0.0
-        self._beyond_mending: set[tuple[str, str]] = set()
+        self._mending = Mending(self.index.broken, self._mended)
 
     def run(self, stop: threading.Event) -> None:
         """Watch, lead when it is our turn and act, until `stop`; then let another one lead."""
@@ -206,19 +204,10 @@ class Controller:
         if now < self._mend_after:
             return
         self._mend_after = now + MEND_SECONDS
-        broken = set(self.index.broken())
-        self._beyond_mending &= broken
-        for run, why in sorted(broken - self._beyond_mending):
-            try:
-                if self.ports.runs.mend(run, attempt=self._unused_attempt(run), at=self.ports.clock.now()):
-                    log.warning("run %s ends with an error: its record was damaged", run)
-                    continue
-            except Misconfigured:
-                pass  # as said before: a newer bridge's, or none of ours
-            except BridgeError as error:
-                log.debug("run %s cannot be mended now: %s", run, error)
-                continue
-            self._beyond_mending.add((run, why))
+        self._mending.pass_once()
+
+    def _mended(self, run: str) -> bool:
+        return self.ports.runs.mend(run, attempt=self._unused_attempt(run), at=self.ports.clock.now())
 
     def _unused_attempt(self, run: str) -> int:
         pages = self.ports.api.pages(

@@ -14,28 +14,32 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 
 from bridge.core.events import Event, Ignored
+from bridge.core.mending import next_attempt
 from bridge.core.metrics import Value, waits
 from bridge.core.names import project_id
 from bridge.core.obligations import final_due, pending_since
 from bridge.core.projects import Project
-from bridge.errors import BadSettings, BridgeError, Misconfigured
+from bridge.errors import BadSettings, BridgeError, EngineError, Misconfigured
 from bridge.flows.accepting import Accepted, accept
 from bridge.flows.controlling import Controlling
+from bridge.flows.mending import MEND_SECONDS, Mending
 from bridge.flows.reconciling import Reconciling
 from bridge.flows.sweeping import Sweeping
 from bridge.github.limits import Limits
 from bridge.local.board import Board
 from bridge.local.containers import ENGINES, working_engine
+from bridge.local.database import FILE_NAME
 from bridge.local.emissions import Emissions
 from bridge.local.engine import LocalEngine
 from bridge.local.node import find_node
 from bridge.local.processes import dies_with_parent
 from bridge.local.projects import FolderProjects
+from bridge.local.runs import SqliteRuns
 from bridge.local.shared_values import EVERY_SECONDS, SharedValues
 from bridge.ports import RunFilter
 from bridge.rendering import render
@@ -213,6 +217,7 @@ class _Server:
                 ("controller", controller.run_forever),
                 ("emissions", self._emissions().run_forever),
                 ("notifications", self._flow.notices.run_forever),
+                ("mending", self._mend_forever),
                 ("metrics", _Numbers(self._settings, self._flow, controller, sweeps).run_forever),
                 *([("sweeps", sweeps.run_forever)] if sweeps else []),
             )
@@ -232,6 +237,24 @@ class _Server:
         for reason in self._failed:
             _say(reason)
         return 1 if self._failed else 0
+
+    def _mend_forever(self, stop: threading.Event) -> None:
+        """Let the runs end whose rows somebody damaged (core.mending)."""
+        flow, runs = self._flow, SqliteRuns(self._settings.state / FILE_NAME)
+
+        def broken() -> Sequence[tuple[str, str]]:
+            runs.list(RunFilter(open_only=True))
+            return runs.damaged()
+
+        def mend(run: str) -> bool:
+            attempt = next_attempt(self._engine.end_all(run), flow.builds.find(run))
+            return runs.mend(run, attempt=attempt, at=flow.clock.now())
+
+        mending = Mending(broken, mend)
+        while not stop.wait(MEND_SECONDS):
+            # While the database does not answer everything else waits for it, too.
+            with contextlib.suppress(EngineError):
+                mending.pass_once()
 
     def _emissions(self) -> Emissions:
         flow = self._flow
