@@ -1,4 +1,4 @@
-"""A gateway's records: as SecretRuns, but lists are answered from a watch of the records' metadata.
+"""Lists of a gateway's records, answered from a watch of the records' metadata.
 
 Each process of a gateway has its own watch: pages of 50 out of 10,000 runs take milliseconds, and neither a list
 request nor a payload is asked of the API server for them. What somebody writes is in a list a moment later; `read`
@@ -8,7 +8,7 @@ stays a consistent read.
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from sys import intern
@@ -20,7 +20,7 @@ from bridge.cluster.watching import Change, Watching
 from bridge.core.events import Revision
 from bridge.core.runs import Attempt, Run, State
 from bridge.errors import BridgeError, Misconfigured
-from bridge.ports import Created, RunFilter
+from bridge.ports import RunFilter
 
 SYNC_SECONDS = 15.0
 """So long a list waits for the first one of the watch, which takes as long as its own; then it makes that."""
@@ -28,7 +28,7 @@ _LOOK_SECONDS = 0.1
 
 
 class WatchedRuns:
-    """The port Runs of a gateway.
+    """The lists of a gateway (`Runs.list`); whatever else is done with records is asked_runs.py's.
 
     While the watch is not well (its first list is not done, or its last request was not answered), each list is
     asked of the API server itself, so what is shown is never old.
@@ -36,7 +36,7 @@ class WatchedRuns:
     Args:
         api: the API server.
         namespace: of the records.
-        runs: what reads and writes them.
+        runs: what reads them.
 
     """
 
@@ -57,26 +57,6 @@ class WatchedRuns:
     def stop(self) -> None:
         """End watching: lists are asked of the API server from now on."""
         self.watching.stop()
-
-    def create(self, run: Run, payload: bytes) -> Created:
-        """See SecretRuns."""
-        return self._runs.create(run, payload)
-
-    def read(self, run_id: str) -> Run:
-        """See SecretRuns."""
-        return self._runs.read(run_id)
-
-    def payload(self, run_id: str) -> bytes:
-        """See SecretRuns."""
-        return self._runs.payload(run_id)
-
-    def change(self, run_id: str, change: Callable[[Run], Run]) -> Run:
-        """See SecretRuns."""
-        return self._runs.change(run_id, change)
-
-    def forget(self, run_id: str) -> None:
-        """See SecretRuns."""
-        self._runs.forget(run_id)
 
     def damaged(self) -> Sequence[tuple[str, str]]:
         """The records that lists leave out, each with the reason."""

@@ -40,6 +40,9 @@ COMMENT_SECONDS = 8.0
 
 hooks = Blueprint("hooks", __name__)
 
+_ASKING = frozenset({rerequests.CHECK_RUN, rerequests.CHECK_SUITE, merge_groups.EVENT})
+"""The kinds of events by which something is asked of runs; all others, which are most, are not looked at twice."""
+
 _ANSWERS = {
     200: "ignored",
     202: "accepted",
@@ -144,6 +147,8 @@ def _from_github(body: bytes) -> ResponseReturnValue:
 
 def _asked_of_runs(headers: Mapping[str, str], body: bytes, project: Project | None) -> ResponseReturnValue | None:
     """The answer to a delivery that asks something of runs there are; None: it is an event as all others."""
+    if request.headers.get("X-GitHub-Event") not in _ASKING:
+        return None
     asked = rerequests.read(headers, body, app_id=gateway().app_id)
     group = merge_groups.destroyed(headers, body)
     told = asked or group
